@@ -1,0 +1,3 @@
+module github.com/optimem/optimem
+
+go 1.26

@@ -1,0 +1,13 @@
+package planner
+
+// A Machine is what the planner needs to know of the card and of the way to it.
+type Machine struct {
+	Free Bytes // device bytes that this worker may take in all: free on the card plus what it holds and can reuse
+	Link Link
+}
+
+// A Link is the way from RAM to the device: a copy of n bytes takes Latency + n/Rate.
+type Link struct {
+	Latency Nanoseconds
+	Rate    Bytes // bytes per second; 0 where not known
+}

@@ -1,0 +1,67 @@
+package planner
+
+// Mode is what a user asked for.
+type Mode string
+
+// The modes.
+const (
+	ModePage  Mode = "page"  // every module computes on the device
+	ModeChunk Mode = "chunk" // one run of pages lives on the device, the CPU computes the rest
+)
+
+// Placement is where a page lives and computes.
+type Placement string
+
+// The placements.
+const (
+	Resident Placement = "resident" // on the device for good
+	Streamed Placement = "streamed" // in RAM, borrows arena bytes for each use
+	OnCPU    Placement = "cpu"      // in RAM, its readers compute on the CPU
+	Unread   Placement = "unread"   // in RAM, no recorded forward reads it
+)
+
+// A Plan is the immutable answer to a manifest.
+type Plan struct {
+	Version    int // grows by one with every plan of a session; 0 is the plan of the recording forward
+	Mode       Mode
+	Pages      []Page // in execution order, unread ones last
+	Copies     []Copy // one lap of the ring, in the order in which they are issued
+	Eviction   []int  // resident pages, the first to leave first
+	Arena      Bytes  // size of the ring
+	Resident   Bytes  // bytes of all resident pages
+	Budget     Bytes  // device bytes the plan may use for weights: Resident + Arena <= Budget
+	Reserve    Bytes  // device bytes left to activations and others
+	Period     Nanoseconds
+	Bound      Nanoseconds
+	Bottleneck Bottleneck
+}
+
+// A Page is a run of units that moves as one copy.
+type Page struct {
+	Units     []int // indexes into Manifest.Units, in the order in which they lie in the page
+	Bytes     Bytes
+	Placement Placement
+}
+
+// A Copy brings a streamed page into the arena for one use.
+//
+// Before it may write, the copy After places earlier in the ring (cyclic, 1 <= After <= len(Copies)) and all before that
+// one must have been released.
+type Copy struct {
+	Page        int
+	Offset      Bytes // in the arena, the same in every lap
+	First, Last int   // the steps that hold it
+	After       int
+}
+
+// Bottleneck is the engine that sets the period.
+type Bottleneck string
+
+// The bottlenecks.
+const (
+	BoundByCompute Bottleneck = "compute" // the device computes without waiting
+	BoundByLink    Bottleneck = "link"    // copies take longer than the computation
+	BoundByMemory  Bottleneck = "memory"  // neither alone: more device memory would shorten the period
+	BoundByCPU     Bottleneck = "cpu"     // pages computed on the CPU
+	BoundUnknown   Bottleneck = "unknown" // times are not measured yet
+)
