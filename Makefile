@@ -1,0 +1,49 @@
+# setup   everything the other targets need: $(VENV) and bin/optimemctl; does nothing where nothing has changed
+# demo    the main job, on the card or on the simulated one
+# test    everything: Go with the race detector, the worker, the simulated card, end to end
+# check   format, generated files, lint, types
+# TORCH=2.9 uses an environment with that version beside the usual one; PYTHON names the interpreter to make it with.
+
+TORCH ?=
+PYTHON ?= python3
+VENV := .venv$(if $(TORCH),-torch$(TORCH))
+export CGO_CFLAGS ?= -O2 -Wno-deprecated-declarations
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: setup demo test check generate bench soak clean
+
+setup:
+	PYTHON=$(PYTHON) tools/venv $(VENV) $(TORCH)
+	go build -o bin/optimemctl ./cmd/optimemctl
+
+demo: setup
+	tools/demo $(VENV)
+
+test: setup
+	go vet ./...
+	go test -race ./cmd/... ./controller/... ./internal/... ./ipc/... ./planner/...
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/optimemctl
+	$(VENV)/bin/python -m pytest
+	OPTIMEM_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -race -count=1 -timeout 15m ./tests/...
+
+check: setup generate
+	git diff --exit-code -- ipc/testdata
+	test -z "$$(gofmt -l cmd controller internal ipc planner tests)"
+	go run $(GOLANGCI) run ./...
+	$(VENV)/bin/ruff format --check worker tests examples simgpu
+	$(VENV)/bin/ruff check worker tests examples simgpu
+	$(VENV)/bin/mypy
+
+generate:
+	go test ./ipc -run Golden -update
+
+bench: setup
+	go test -run '^$$' -bench . -benchmem -count 6 ./planner/... ./ipc/...
+	$(VENV)/bin/python simgpu/bench/overhead.py
+
+soak: setup
+	go test ./ipc -run '^$$' -fuzz FuzzDecode -fuzztime 10m
+	go test ./planner -run '^$$' -fuzz FuzzBuild -fuzztime 10m
+
+clean:
+	rm -rf bin build .venv .venv-torch*

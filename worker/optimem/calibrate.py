@@ -1,0 +1,115 @@
+"""Measure the link, and the steps between borders. Times are nanoseconds, rates bytes per second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from .device import Device
+from .recorder import Border
+
+_SMALLEST, _LARGEST, _SIZES, _REPEATS = 256 << 10, 256 << 20, 8, 3
+
+
+@dataclass(frozen=True)
+class Link:
+    """A copy of n bytes takes latency_ns + n / bytes_per_second; 0 where it could not be measured."""
+
+    latency_ns: int
+    bytes_per_second: int
+
+
+def measure_link(device: Device, source: torch.Tensor, room: int) -> Link:
+    """Copy from `source` (host bytes) into at most `room` device bytes and fit a line by least squares.
+
+    Waits for the device; meant for the end of the recorded forward.
+    """
+    sizes = _sizes(min(source.numel(), room))
+    if not sizes:
+        return Link(0, 0)
+    target = device.empty(sizes[-1])
+    times = [_time_copies(device, target[:size], source[:size]) for size in sizes]
+    return _fit(sizes, times)
+
+
+def _sizes(most: int) -> list[int]:
+    """Return up to eight sizes in equal ratios from 256 KiB to 256 MiB or `most`."""
+    top = min(_LARGEST, most)
+    if top < _SMALLEST:
+        return [top // 2, top] if top > 1 else []
+    ratio = (top / _SMALLEST) ** (1 / (_SIZES - 1))
+    return sorted({int(_SMALLEST * ratio**i) for i in range(_SIZES)})
+
+
+def _time_copies(device: Device, target: torch.Tensor, source: torch.Tensor) -> int:
+    marks = [device.timed_mark()]
+    for _ in range(_REPEATS):
+        target.copy_(source, non_blocking=True)
+        marks.append(device.timed_mark())
+    device.settle()
+    return min(device.elapsed_ns(a, b) for a, b in zip(marks, marks[1:], strict=False))
+
+
+def _fit(sizes: Sequence[int], times: Sequence[int]) -> Link:
+    """Least squares of t = L + n / B, weighted by 1/t² so that small copies count as much as large ones."""
+    weights = [1 / max(t, 1) ** 2 for t in times]
+    total = sum(weights)
+    mean_n = sum(w * n for w, n in zip(weights, sizes, strict=True)) / total
+    mean_t = sum(w * t for w, t in zip(weights, times, strict=True)) / total
+    spread = sum(w * (n - mean_n) ** 2 for w, n in zip(weights, sizes, strict=True))
+    covariance = sum(w * (n - mean_n) * (t - mean_t) for w, n, t in zip(weights, sizes, times, strict=True))
+    if covariance <= 0 or spread <= 0:
+        return Link(0, int(sizes[-1] * 1e9 / max(times[-1], 1)))
+    slope = covariance / spread  # ns per byte
+    return Link(max(0, int(mean_t - slope * mean_n)), int(1e9 / slope))
+
+
+@dataclass
+class StepTimer:
+    """Times the steps of steady forwards. A step begins after the waits at its border, so that stalls do not count."""
+
+    device: Device
+    expected: Sequence[Border]
+    _seen: list[Border] = field(default_factory=list)
+    _ends: list[Any] = field(default_factory=list)
+    _starts: list[Any] = field(default_factory=list)
+    _waits: dict[int, int] = field(default_factory=dict)
+
+    def end_step(self, path: str, *, entry: bool) -> None:
+        """Note a border: the step before it ends here."""
+        self._seen.append(Border(path, entry))
+        self._ends.append(self.device.timed_mark())
+
+    def begin_step(self, waited: int | None) -> None:
+        """Note that the next step begins; `waited` is the copy that the device waited for in between."""
+        if waited is not None:
+            self._waits[len(self._starts)] = waited
+        self._starts.append(self.device.timed_mark())
+
+    def passed(self) -> bool:
+        """Tell whether the times can be read."""
+        return not self._starts or self.device.passed(self._starts[-1])
+
+    def followed(self) -> bool:
+        """Tell whether the forward took the recorded way."""
+        return self._seen == list(self.expected) and len(self._starts) == len(self._ends)
+
+    def steps_ns(self) -> list[int]:
+        """Return the time of every step."""
+        pairs = zip(self._starts, self._ends[1:], strict=False)
+        return [self.device.elapsed_ns(start, end) for start, end in pairs]
+
+    def stalls_ns(self) -> dict[int, int]:
+        """Return, per copy of the plan, how long the device waited for it."""
+        return {
+            copy: self.device.elapsed_ns(self._ends[border], self._starts[border]) for border, copy in self._waits.items()
+        }
+
+
+def medians(samples: Sequence[Sequence[int]]) -> list[int]:
+    """Return the median of each column."""
+    return [int(median(column)) for column in zip(*samples, strict=True)]

@@ -1,0 +1,322 @@
+"""Devices by capability, not by name: what the pager may ask of a card, whichever it is.
+
+Two kinds stand behind one interface. `AsyncDevice` has streams and events (cuda, xpu, simulated cards): copies run on a
+stream of their own and are ordered by events, the host never waits. `SyncDevice` is anything else with `.to` (mps, xla):
+copies are done when they return, marks are host times. This file knows nothing of modules, pages or plans.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from .errors import BadInput
+
+# Device types whose support lives in a package of its own, imported when the type is first named.
+PACKAGES = {"simgpu": "simgpu", "xla": "torch_xla", "npu": "torch_npu", "hpu": "habana_frameworks.torch"}
+ALIASES = {"sim": "simgpu", "gpu": "cuda"}
+# What `device=None` falls back to on a machine without an accelerator.
+FALLBACK = "simgpu"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the device can do; `simulated` means that its times and its memory are not those of a real card."""
+
+    streams: bool
+    pinned: bool
+    asynchronous: bool
+    simulated: bool
+
+
+class Mark(Protocol):
+    """A point in the order of a stream. Opaque outside this file."""
+
+
+class Device:
+    """A card. Sizes are bytes, times nanoseconds."""
+
+    def __init__(self, torch_device: torch.device) -> None:
+        self.torch = torch_device
+        self.capabilities = _capabilities(torch_device)
+
+    @property
+    def computes_in_ram(self) -> bool:
+        """True for the CPU itself, where there is nothing to page to."""
+        return self.torch.type == "cpu"
+
+    def empty(self, nbytes: int) -> torch.Tensor:
+        """Return uninitialised device bytes, shape (nbytes,), uint8. Raises torch.OutOfMemoryError."""
+        return torch.empty(nbytes, dtype=torch.uint8, device=self.torch)
+
+    def host(self, nbytes: int) -> torch.Tensor:
+        """Return host bytes, shape (nbytes,), uint8, pinned where that can be had; says aloud where it cannot."""
+        if not self.capabilities.pinned:
+            return torch.empty(nbytes, dtype=torch.uint8)
+        try:
+            return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError as error:
+            warnings.warn(
+                f"optimem: {nbytes} bytes of pinned memory cannot be had ({error}); "
+                "using pageable memory, copies will be slower and will not overlap with compute",
+                stacklevel=2,
+            )
+            return torch.empty(nbytes, dtype=torch.uint8)
+
+    def fetch(self, target: torch.Tensor, source: torch.Tensor, after: Any = None) -> Any:
+        """Start a copy to the device once `after` has passed; return the mark of its end."""
+        raise NotImplementedError
+
+    def wait(self, mark: Any) -> None:
+        """Let the current stream wait for `mark`. The host does not wait."""
+        raise NotImplementedError
+
+    def mark(self) -> Any:
+        """Return a mark at the end of what the current stream has to do so far."""
+        raise NotImplementedError
+
+    def timed_mark(self) -> Any:
+        """Return a mark that `elapsed_ns` can read."""
+        raise NotImplementedError
+
+    def passed(self, mark: Any) -> bool:
+        """Tell whether `mark` is behind us, without waiting."""
+        raise NotImplementedError
+
+    def elapsed_ns(self, start: Any, end: Any) -> int:
+        """Return the nanoseconds between two timed marks that have passed."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Wait on the host until the device has nothing left to do."""
+        raise NotImplementedError
+
+    # Memory. A device whose allocator reports nothing says 0, "not known".
+
+    def name(self) -> str:
+        """Return the card's name, or the device's where it has none."""
+        name = _ask(self.torch, "get_device_name")
+        return name if isinstance(name, str) else str(self.torch)
+
+    def uuid(self) -> str:
+        """Return the card's UUID as NVML writes it, or an empty text."""
+        uuid = str(getattr(_ask(self.torch, "get_device_properties"), "uuid", "") or "")
+        return uuid if not uuid or uuid.startswith("GPU-") else f"GPU-{uuid}"
+
+    def memory(self) -> tuple[int, int]:
+        """Return (bytes that this process could still take, bytes in all)."""
+        answer = _ask(self.torch, "mem_get_info")
+        if not isinstance(answer, tuple):
+            return 0, 0
+        free, total = answer
+        return int(free) + max(0, self._stat("memory_reserved") - self.allocated()), int(total)
+
+    def allocated(self) -> int:
+        """Return the bytes in tensors of this process now."""
+        return self._stat("memory_allocated")
+
+    def peak(self) -> int:
+        """Return the most bytes in tensors since `reset_peak`."""
+        return self._stat("max_memory_allocated")
+
+    def reset_peak(self) -> None:
+        """Begin a new peak at what is allocated now."""
+        _ask(self.torch, "reset_peak_memory_stats")
+
+    def give_back(self) -> None:
+        """Return cached, unused device memory to the card."""
+        _ask(self.torch, "empty_cache", argument=False)
+
+    def _stat(self, name: str) -> int:
+        answer = _ask(self.torch, name)
+        return int(answer) if isinstance(answer, int) else 0
+
+
+class AsyncDevice(Device):
+    """A device with streams and events. One stream of its own carries all copies, in order."""
+
+    def __init__(self, torch_device: torch.device) -> None:
+        super().__init__(torch_device)
+        self._copies = torch.Stream(torch_device)
+
+    def fetch(self, target: torch.Tensor, source: torch.Tensor, after: Any = None) -> Any:
+        if after is not None:
+            self._copies.wait_event(after)
+        done = torch.Event(self.torch)
+        with self._copies:
+            target.copy_(source, non_blocking=True)
+            done.record(self._copies)
+        return done
+
+    def wait(self, mark: Any) -> None:
+        self._current().wait_event(mark)
+
+    def mark(self) -> Any:
+        event = torch.Event(self.torch)
+        event.record(self._current())
+        return event
+
+    def timed_mark(self) -> Any:
+        event = torch.Event(self.torch, enable_timing=True)
+        event.record(self._current())
+        return event
+
+    def passed(self, mark: Any) -> bool:
+        return bool(mark.query())
+
+    def elapsed_ns(self, start: Any, end: Any) -> int:
+        return max(0, int(start.elapsed_time(end) * 1e6))
+
+    def settle(self) -> None:
+        torch.accelerator.synchronize(self.torch)
+
+    def _current(self) -> torch.Stream:
+        return torch.accelerator.current_stream(self.torch)
+
+
+class SyncDevice(Device):
+    """A device without streams: a copy is done when it returns, and host times stand for marks."""
+
+    def fetch(self, target: torch.Tensor, source: torch.Tensor, after: Any = None) -> Any:
+        target.copy_(source)
+        return None
+
+    def wait(self, mark: Any) -> None:
+        return None
+
+    def mark(self) -> Any:
+        return None
+
+    def timed_mark(self) -> Any:
+        self.settle()
+        return time.perf_counter_ns()
+
+    def passed(self, mark: Any) -> bool:
+        return True
+
+    def elapsed_ns(self, start: Any, end: Any) -> int:
+        return max(0, int(end) - int(start))
+
+    def settle(self) -> None:
+        _ask(self.torch, "synchronize", argument=False)
+
+
+def resolve(device: torch.device | str | None) -> torch.device:
+    """Return the torch device that `device` names.
+
+    None and "auto" mean $OPTIMEM_DEVICE, else the machine's accelerator, else the simulated card. Raises BadInput where
+    there is no such device.
+    """
+    spec = str(device) if device is not None else os.environ.get("OPTIMEM_DEVICE") or "auto"
+    if spec == "auto":
+        return _accelerator()
+    kind, _, index = spec.partition(":")
+    kind = ALIASES.get(kind, kind)
+    _import_package(kind, spec)
+    try:
+        found = torch.device(f"{kind}:{index}" if index else kind)
+        if found.type == "meta":
+            raise BadInput("device meta holds no numbers; choose a device that computes")
+        torch.empty(1, device=found)
+    except BadInput:
+        raise
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        raise BadInput(f"no such device: {spec} ({_first_line(error)}); {_what_there_is()}") from error
+    return found
+
+
+def open_device(device: torch.device | str | None) -> Device:
+    """Return the device that `device` names, with as much as it can do. Raises BadInput."""
+    found = resolve(device)
+    return AsyncDevice(found) if _capabilities(found).streams else SyncDevice(found)
+
+
+def _accelerator() -> torch.device:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is not None:
+        return found
+    if importlib.util.find_spec(PACKAGES[FALLBACK]) is None:
+        raise BadInput(
+            "no accelerator found and the simulated card is not installed; "
+            "pass device='cpu' to run without paging, or install the package simgpu"
+        )
+    return resolve(FALLBACK)
+
+
+def _import_package(kind: str, spec: str) -> None:
+    package = PACKAGES.get(kind)
+    if package is None:
+        return
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise BadInput(
+            f"no such device: {spec} needs the package {package}, which cannot be imported ({_first_line(error)})"
+        ) from error
+
+
+def _what_there_is() -> str:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    have = f"torch sees {found.type}" if found is not None else "torch sees no accelerator here"
+    return f"{have}; choose one with device=... or --device (sim is the simulated card)"
+
+
+def _capabilities(device: torch.device) -> Capabilities:
+    streams = _has_streams(device)
+    return Capabilities(
+        streams=streams,
+        pinned=streams and _has_pinned(),
+        asynchronous=streams,
+        simulated=bool(getattr(_module(device), "simulated", False)),
+    )
+
+
+def _has_streams(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return False
+    try:
+        own, current = torch.Stream(device), torch.accelerator.current_stream(device)
+        event = torch.Event(device)
+        event.record(own)
+        current.wait_event(event)
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError):
+        return False
+    return own != current
+
+
+def _has_pinned() -> bool:
+    try:
+        return torch.empty(1, dtype=torch.uint8, pin_memory=True).is_pinned()
+    except (RuntimeError, NotImplementedError):
+        return False
+
+
+def _module(device: torch.device) -> Any:
+    if device.type == "cpu":
+        return torch.cpu
+    try:
+        return torch.get_device_module(device)
+    except RuntimeError:
+        return None
+
+
+def _ask(device: torch.device, name: str, *, argument: bool = True) -> Any:
+    """Call `name` of the device's module; None where it has no such thing or cannot answer."""
+    function = getattr(_module(device), name, None)
+    if function is None:
+        return None
+    try:
+        return function(device) if argument else function()
+    except (RuntimeError, NotImplementedError, AssertionError, TypeError):
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,58 @@
+"""One forward at a time: a lock that its holder may enter again, and that outlives an interrupted forward no longer than
+the forward itself.
+
+Torch runs no exit hook after Ctrl-C, so a forward can end without letting go. The gate therefore remembers the frame of the
+call that holds it; when that frame runs no more, the hold is stale and the next caller takes over.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import FrameType
+
+_PATIENCE_S = 0.5  # how often a waiting thread checks whether the holder still runs
+
+
+class Gate:
+    """Held from the entry of the outermost call to its exit. `depth` counts entries."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._frame: FrameType | None = None
+        self.depth = 0
+
+    def enter(self, frame: FrameType, *, look_for_stale: bool) -> bool:
+        """Enter with the calling `frame`; wait while another thread holds the gate. Return True if this call is the
+        outermost one."""
+        me = threading.get_ident()
+        if self._owner == me and not (look_for_stale and self.stale()):
+            self.depth += 1
+            return False
+        if self._owner != me:
+            while not self._lock.acquire(timeout=_PATIENCE_S):
+                if self.stale():
+                    break
+        self._owner, self._frame, self.depth = me, frame, 1
+        return True
+
+    def leave(self) -> bool:
+        """Leave; return True if the gate is free again."""
+        self.depth -= 1
+        if self.depth > 0:
+            return False
+        self._owner, self._frame = 0, None
+        if self._lock.locked():
+            self._lock.release()
+        return True
+
+    def stale(self) -> bool:
+        """Tell whether the call that holds the gate has ended without leaving."""
+        held = self._frame
+        frame = sys._current_frames().get(self._owner)
+        while frame is not None:
+            if frame is held:
+                return False
+            frame = frame.f_back
+        return held is not None

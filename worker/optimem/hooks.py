@@ -1,0 +1,80 @@
+"""Tie to a live module and untie: native hooks with handles, nothing else.
+
+Ours is the first pre-hook and is called on every exit, by exception too. The hooks are objects so that copying or pickling a
+tied model says what to do instead of running the original's weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from .errors import OptimemError
+
+Enter = Callable[[str, tuple[Any, ...], dict[str, Any], FrameType], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
+Leave = Callable[[str, Any], Any]
+
+
+class _Hook:
+    """Common to both: no copy of a hook may call the original's weights."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        raise OptimemError(
+            "a paged model cannot be copied or pickled; call optimem.detach(model) first, or use state_dict()"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        self.__deepcopy__(None)
+
+
+class _EnterHook(_Hook):
+    def __init__(self, path: str, enter: Enter) -> None:
+        super().__init__(path)
+        self._enter = enter
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._enter(self.path, args, kwargs, sys._getframe(1))
+
+
+class _LeaveHook(_Hook):
+    def __init__(self, path: str, leave: Leave) -> None:
+        super().__init__(path)
+        self._leave = leave
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return self._leave(self.path, output)
+
+
+class Ties:
+    """The hooks on one model."""
+
+    def __init__(self, model: nn.Module, enter: Enter, leave: Leave) -> None:
+        self._modules = dict(model.named_modules())
+        self._enter = enter
+        self._leave = leave
+        self._handles: dict[str, tuple[RemovableHandle, RemovableHandle]] = {}
+
+    @property
+    def paths(self) -> set[str]:
+        """Dotted paths of all modules of the model, the root's is empty."""
+        return set(self._modules)
+
+    def set(self, paths: set[str]) -> None:
+        """Tie the modules at `paths`, and only those."""
+        for path in self._handles.keys() - paths:
+            for handle in self._handles.pop(path):
+                handle.remove()
+        for path in paths - self._handles.keys():
+            module = self._modules[path]
+            self._handles[path] = (
+                module.register_forward_pre_hook(_EnterHook(path, self._enter), prepend=True, with_kwargs=True),
+                module.register_forward_hook(_LeaveHook(path, self._leave), always_call=True),
+            )

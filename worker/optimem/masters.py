@@ -1,0 +1,139 @@
+"""The masters: every pageable weight's home, one slab of host memory, pinned where that can be had.
+
+The slab starts in the order of registration. Where the plan wants other neighbours, the bytes are moved once.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from .device import Device
+from .units import Span, Weight, aligned
+
+
+class Masters:
+    """Owns the slab. While it lives, the parameters of all spans look into it whenever they are not on the device."""
+
+    def __init__(self, device: Device, spans: Sequence[Span]) -> None:
+        self._at = _layout(spans)
+        self._poison = poison()
+        self._by_parameter = {id(weight.parameter): span for span in spans for weight in span.weights}
+        self.slab = device.host(sum(aligned(span.nbytes) for span in spans))
+        self.home: dict[Weight, torch.Tensor] = {}  # how each weight looks into the slab
+        for span in spans:
+            self._at_span(span).copy_(span.source())
+        self._settle_in(spans)
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Bytes of page-locked memory in use, 0 where the slab is pageable."""
+        return self.slab.numel() if self.slab.numel() and self.slab.is_pinned() else 0
+
+    def page(self, spans: Sequence[Span]) -> torch.Tensor:
+        """Return the bytes of `spans`, which must be neighbours in this order."""
+        start = self._at[spans[0]]
+        end = start
+        for span in spans:
+            if self._at[span] != end:
+                raise ValueError(f"{span.weights[0].name} does not follow its neighbour in the slab")
+            end += aligned(span.nbytes)
+        return self.slab[start:end]
+
+    def arrange(self, order: Sequence[Span]) -> None:
+        """Bring the spans into `order`, moving only what lies between places where both orders hold the same spans.
+
+        No copy from the slab may be in flight.
+        """
+        wanted = _layout(order)
+        for old, new in _windows(self._order, order):
+            low = self._at[old[0]]
+            high = self._at[old[-1]] + aligned(old[-1].nbytes)
+            aside = self.slab[low:high].clone()
+            for span in new:
+                source = aside[self._at[span] - low :][: span.nbytes]
+                self.slab[wanted[span] :][: span.nbytes].copy_(source)
+        self._at = wanted
+        self._settle_in(order)
+
+    def return_home(self, spans: Iterable[Span]) -> None:
+        """Let the parameters of `spans` look into the slab."""
+        for span in spans:
+            for weight in span.weights:
+                weight.parameter.data = self.home[weight]
+
+    def come_home(self) -> None:
+        """Let all parameters look into the slab."""
+        self.return_home(self._order)
+
+    def release(self, spans: Iterable[Span]) -> None:
+        """Let the parameters of `spans`, just released, look into the slab; with OPTIMEM_POISON=1 at NaN instead, until
+        `return_home`, so that a reader that holds nothing cannot be right by luck."""
+        if not self._poison:
+            self.return_home(spans)
+            return
+        for span in spans:
+            for weight in span.weights:
+                weight.parameter.data = _nothing(weight)
+
+    def span_of(self, tensor: torch.Tensor) -> Span | None:
+        """Return the span of which `tensor` is a parameter."""
+        return self._by_parameter.get(id(tensor))
+
+    def span_at(self, offset: int) -> Span | None:
+        """Return the span that holds byte `offset` of the slab."""
+        index = bisect_right(self._starts, offset) - 1
+        return self._order[index] if index >= 0 else None
+
+    def leave(self) -> None:
+        """Give every span a storage of its own again and let the parameters look into it."""
+        for span in self._at:
+            own = self._at_span(span).clone()
+            for weight in span.weights:
+                weight.parameter.data = weight.view(own, 0)
+        self.home.clear()
+
+    def _settle_in(self, spans: Sequence[Span]) -> None:
+        self._order = list(spans)
+        self._starts = [self._at[span] for span in spans]
+        self.home = {weight: weight.view(self.slab, self._at[span]) for span in spans for weight in span.weights}
+        self.return_home(spans)
+
+    def _at_span(self, span: Span) -> torch.Tensor:
+        return self.slab[self._at[span] :][: span.nbytes]
+
+
+def poison() -> bool:
+    """Tell whether released bytes are to be filled with NaN, which is for tests and for hunting wrong readers."""
+    return os.environ.get("OPTIMEM_POISON") == "1"
+
+
+def _nothing(weight: Weight) -> torch.Tensor:
+    """Return a tensor of the weight's shape whose every byte is 0xFF: NaN for every float."""
+    one = torch.full((weight.dtype.itemsize,), 0xFF, dtype=torch.uint8).view(weight.dtype)
+    return one.expand(weight.size)
+
+
+def _layout(spans: Sequence[Span]) -> dict[Span, int]:
+    at, end = {}, 0
+    for span in spans:
+        at[span] = end
+        end += aligned(span.nbytes)
+    return at
+
+
+def _windows(old: Sequence[Span], new: Sequence[Span]) -> list[tuple[list[Span], list[Span]]]:
+    """Cut both orders at every place where the same spans lie before it; return the pieces that differ."""
+    pieces: list[tuple[list[Span], list[Span]]] = []
+    start, only_old, only_new = 0, set[Span](), set[Span]()
+    for index, (left, right) in enumerate(zip(old, new, strict=True)):
+        only_old ^= {left}
+        only_new ^= {right}
+        if only_old == only_new:
+            if old[start : index + 1] != new[start : index + 1]:
+                pieces.append((list(old[start : index + 1]), list(new[start : index + 1])))
+            start, only_old, only_new = index + 1, set(), set()
+    return pieces

@@ -1,0 +1,76 @@
+"""How the forwards of one model fare: periods, step times, stalls. Reads marks when they have passed, never waits."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from .calibrate import StepTimer, medians
+from .device import Device
+from .recorder import Recording
+
+TIMED_FORWARDS = 3
+
+
+class Meter:
+    """Times forwards that follow a plan. Times are nanoseconds on the engine's clock."""
+
+    def __init__(self, clock: Device) -> None:
+        self._clock = clock
+        self._began: Any = None
+        self._marks: deque[tuple[Any, Any]] = deque(maxlen=256)
+        self._periods: deque[int] = deque(maxlen=64)
+        self._timers: deque[StepTimer] = deque()
+        self._samples: list[list[int]] = []
+        self._stalls: dict[int, int] = {}
+        self.timer: StepTimer | None = None  # of the forward that runs now, if its steps are timed
+
+    @property
+    def wants_steps(self) -> bool:
+        """True until enough forwards have been timed step by step."""
+        return len(self._samples) + len(self._timers) < TIMED_FORWARDS
+
+    def restart(self, *, steps: bool) -> None:
+        """Begin anew under another plan; with `steps` time the steps again too."""
+        self._marks.clear()
+        self._periods.clear()
+        self._stalls = {}
+        self._timers.clear()
+        if steps:
+            self._samples.clear()
+
+    def begin(self, recording: Recording) -> None:
+        """Note that a forward begins."""
+        self._began = self._clock.timed_mark()
+        self.timer = StepTimer(self._clock, recording.borders) if self.wants_steps else None
+
+    def end(self, *, failed: bool) -> None:
+        """Note that it has ended; one that failed teaches nothing."""
+        timer, self.timer = self.timer, None
+        if failed:
+            return
+        self._marks.append((self._began, self._clock.timed_mark()))
+        if timer is not None and timer.followed():
+            self._timers.append(timer)
+
+    def steps(self, instead: Callable[[], list[int]]) -> list[int] | None:
+        """Return the median step times once, as soon as they are known. `instead` may know better than the marks."""
+        while self._timers and self._timers[0].passed():
+            timer = self._timers.popleft()
+            self._samples.append(instead() or timer.steps_ns())
+            self._stalls = timer.stalls_ns()
+            if len(self._samples) == TIMED_FORWARDS:
+                return medians(self._samples)
+        return None
+
+    def stalls_ns(self) -> dict[int, int]:
+        """Return, per copy, how long the device waited for it in the latest forward that was timed step by step."""
+        return self._stalls
+
+    def period_ns(self) -> int:
+        """Return the median time of the latest forwards under this plan, 0 before one is known."""
+        while self._marks and self._clock.passed(self._marks[0][1]):
+            self._periods.append(self._clock.elapsed_ns(*self._marks.popleft()))
+        return int(median(self._periods)) if self._periods else 0

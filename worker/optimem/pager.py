@@ -1,0 +1,277 @@
+"""Residency under a plan: which page is on the device now, and where its parameters look.
+
+`acquire` makes what a reader needs usable on the current stream, `release` lets go; each is a no-op where there is nothing
+to do. The pager follows the plan without thinking; what the plan does not foresee is fetched on touch and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.profiler import record_function
+
+from .device import Device
+from .masters import Masters, poison
+from .protocol import Plan
+from .recorder import Border, Recording
+from .ring import Ring, Turn
+from .touch import Touched
+from .units import Span, Unit, aligned
+
+Look = list[tuple[torch.nn.Parameter, torch.Tensor]]
+
+
+@dataclass(eq=False)
+class Page:
+    """A page and what holds it. `turn` is its place in the arena, if it has one now."""
+
+    index: int
+    name: str
+    placement: str
+    spans: tuple[Span, ...]
+    source: torch.Tensor | None  # its bytes in the slab; None for pages that never move as one
+    uses: tuple[tuple[int, int], ...]
+    holds: int = 0
+    turn: Turn | None = None
+    block: torch.Tensor | None = None  # a resident page's bytes
+    look: Look = field(default_factory=list)  # where a resident page's parameters look
+
+
+class Pager:
+    """Follows one plan. Between forwards all parameters look at the masters."""
+
+    def __init__(
+        self,
+        device: Device,
+        masters: Masters,
+        plan: Plan,
+        units: Sequence[Unit],
+        recording: Recording,
+    ) -> None:
+        self._device = device
+        self._masters = masters
+        self._plan = plan
+        self._touched = Touched(device, masters)
+        self._poison = poison()
+        self.moved = 0  # bytes copied to the device by the plan so far
+        self.misses = 0  # pages fetched on touch so far
+        self.pages = [self._page(index, units) for index in range(len(plan.pages))]
+        self._needs = _needs(self.pages, units, plan, set(recording.called))
+        self._arena = device.empty(plan.arena_bytes)
+        self._looks = [self._look(self.pages[copy.page], self._arena, copy.offset) for copy in plan.copies]
+        self._exits = [
+            _exits(_readers(plan.pages[copy.page].units, units), recording.borders[copy.first + 1 : copy.last + 2])
+            for copy in plan.copies
+        ]
+        self._ring = Ring(plan.copies, self._issue)
+        self._pending = self._bring_residents()
+        self._ring.issue_ahead()
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes copied to the device so far, planned or on touch."""
+        return self.moved + self._touched.moved
+
+    @property
+    def weight_bytes(self) -> int:
+        """Device bytes that weights take now."""
+        resident = sum(page.block.numel() for page in self.pages if page.block is not None)
+        return resident + self._arena.numel() + self._touched.nbytes
+
+    def readers(self, *, every: bool) -> set[str]:
+        """Return the paths of the modules that must acquire: those with pages that may be elsewhere, or all."""
+        return {path for path, needs in self._needs.items() if every or any(page.block is None for page, _ in needs)}
+
+    def storages(self) -> set[int]:
+        """Return the storage pointers of all device bytes that weights look into now."""
+        blocks = [self._arena, *(page.block for page in self.pages if page.block is not None)]
+        return {block.untyped_storage().data_ptr() for block in blocks} | set(self._touched.storages())
+
+    def begin(self) -> None:
+        """Begin an outermost call: residents are usable from here on."""
+        for mark in self._pending:
+            self._device.wait(mark)
+        self._pending = []
+        for page in self.pages:
+            _point(page.look)
+
+    def acquire(self, path: str, *, next_lap: bool) -> int | None:
+        """Make everything that `path` reads usable. Return the copy that the device had to wait for, if any.
+
+        `next_lap` allows a turn of the next lap, for calls that do not come through the root.
+        """
+        waited = None
+        for page, spans in self._needs.get(path, ()):
+            page.holds += 1
+            if page.block is not None or page.turn is not None:
+                continue
+            turn = self._take(page, next_lap=next_lap) if page.holds == 1 else None
+            if turn is None:
+                self._fetch_on_touch(page, spans)
+                continue
+            with record_function(f"optimem::acquire {page.name}"):
+                self._device.wait(turn.ready)
+                page.turn = turn
+                _point(self._looks[turn.entry])
+            waited = turn.entry
+        return waited
+
+    def release(self, path: str) -> None:
+        """Let go of everything that `path` reads."""
+        for page, _ in self._needs.get(path, ()):
+            page.holds = max(0, page.holds - 1)
+            if page.turn is not None:
+                page.turn.exits += 1
+                if page.holds == 0 and page.turn.exits >= self._exits[page.turn.entry]:
+                    self._end_turn(page)
+                    self._ring.issue_ahead()
+            elif page.holds == 0 and page.block is None:
+                self._touched.drop(page.spans)
+
+    def finish(self, *, lap: bool) -> None:
+        """End an outermost call: whatever is still held is let go, and parameters look at the masters again."""
+        for page in self.pages:
+            page.holds = 0
+            if page.turn is not None and lap:
+                self._end_turn(page)
+            if page.block is not None or self._poison:
+                self._masters.return_home(page.spans)
+        self._touched.drop_all()
+        if lap:
+            self._ring.end_lap()
+
+    def shrink(self, nbytes: int, step: int | None) -> int:
+        """Evict residents that nobody holds at `step` until `nbytes` are free. Return how many are."""
+        freed = 0
+        for index in self._plan.eviction:
+            page = self.pages[index]
+            if freed >= nbytes:
+                break
+            if page.block is None or (step is not None and any(low <= step <= high for low, high in page.uses)):
+                continue
+            freed += page.block.numel()
+            page.block, page.look = None, []
+            self._masters.return_home(page.spans)
+        self._device.give_back()
+        return freed
+
+    def step(self) -> int | None:
+        """Return the recorded step at which we are, as far as held pages tell."""
+        steps = [self._ring.first_step(page.turn) for page in self.pages if page.turn is not None]
+        return max(steps, default=None)
+
+    def refresh(self) -> None:
+        """Bring everything again: the masters have changed."""
+        self._device.settle()
+        self._ring.restart()
+        self._pending = [self._fetch(page.block, page) for page in self.pages if page.block is not None]
+        self._ring.issue_ahead()
+
+    def close(self) -> None:
+        """Give all device memory back. Parameters look at the masters."""
+        self._device.settle()
+        for page in self.pages:
+            page.turn, page.block, page.look = None, None, []
+            self._masters.return_home(page.spans)
+        self._touched.drop_all()
+        self._looks = []
+        self._arena = self._device.empty(0)
+        self._device.give_back()
+
+    def _page(self, index: int, units: Sequence[Unit]) -> Page:
+        planned = self._plan.pages[index]
+        members = [units[unit] for unit in planned.units]
+        spans = tuple(span for unit in members for span in unit.spans)
+        moves = planned.placement in ("resident", "streamed")
+        source = self._masters.page(spans) if moves and spans else None
+        uses = tuple(use for unit in members for use in unit.uses)
+        return Page(index, members[0].path, planned.placement, spans, source, uses)
+
+    def _bring_residents(self) -> list[Any]:
+        marks = []
+        for page in self.pages:
+            if page.placement == "resident" and page.source is not None:
+                page.block = self._device.empty(page.source.numel())
+                page.look = self._look(page, page.block, 0)
+                marks.append(self._fetch(page.block, page))
+        return marks
+
+    def _fetch(self, target: torch.Tensor, page: Page, after: Any = None) -> Any:
+        assert page.source is not None
+        self.moved += target.numel()
+        with record_function(f"optimem::prefetch {page.name}"):
+            return self._device.fetch(target, page.source, after)
+
+    def _issue(self, entry: int, after: Any) -> Any:
+        page = self.pages[self._plan.copies[entry].page]
+        return self._fetch(self._slot(entry), page, after)
+
+    def _slot(self, entry: int) -> torch.Tensor:
+        """Return the arena bytes of a copy."""
+        copy = self._plan.copies[entry]
+        return self._arena[copy.offset :][: self._plan.pages[copy.page].bytes]
+
+    def _take(self, page: Page, *, next_lap: bool) -> Turn | None:
+        turn = self._ring.take(page.index, next_lap=next_lap)
+        if turn is None and page.placement == "streamed":
+            self._end_idle_turns()
+            turn = self._ring.take(page.index, next_lap=next_lap)
+        return turn
+
+    def _end_idle_turns(self) -> None:
+        """End turns that wait for a reader which this forward seems to skip."""
+        for page in self.pages:
+            if page.turn is not None and page.holds == 0:
+                self._end_turn(page)
+        self._ring.issue_ahead()
+
+    def _end_turn(self, page: Page) -> None:
+        assert page.turn is not None
+        with record_function(f"optimem::release {page.name}"):
+            self._masters.release(page.spans)
+            if self._poison:
+                self._slot(page.turn.entry).fill_(0xFF)
+            self._ring.give_back(page.turn, self._device.mark())
+            page.turn = None
+
+    def _fetch_on_touch(self, page: Page, spans: Iterable[Span]) -> None:
+        self.misses += 1
+        for span in spans:
+            if span not in self._touched:
+                self._touched.fetch(span)
+
+    def _look(self, page: Page, block: torch.Tensor, at: int) -> Look:
+        look: Look = []
+        for span in page.spans:
+            look.extend((weight.parameter, weight.view(block, at)) for weight in span.weights)
+            at += aligned(span.nbytes)
+        return look
+
+
+def _point(look: Look) -> None:
+    for parameter, view in look:
+        parameter.data = view
+
+
+def _needs(
+    pages: Sequence[Page], units: Sequence[Unit], plan: Plan, called: set[str]
+) -> Mapping[str, list[tuple[Page, list[Span]]]]:
+    """Per reader: its pages, and which spans of each it reads. A module that was not called yet reads its own."""
+    needs: dict[str, dict[Page, list[Span]]] = {}
+    for page in pages:
+        for index in plan.pages[page.index].units:
+            unit = units[index]
+            for path in unit.readers or {span.owner for span in unit.spans} - called:
+                needs.setdefault(path, {}).setdefault(page, []).extend(unit.spans)
+    return {path: list(by_page.items()) for path, by_page in needs.items()}
+
+
+def _readers(members: Sequence[int], units: Sequence[Unit]) -> set[str]:
+    return {path for index in members for path in units[index].readers}
+
+
+def _exits(readers: set[str], borders: Sequence[Border]) -> int:
+    return sum(not border.entry and border.path in readers for border in borders)

@@ -1,0 +1,238 @@
+"""A live model as units: which bytes there are, which parameters look into them, and what must move together.
+
+Nothing is touched here. A *span* is a run of storage bytes that parameters look into, shared bytes once, whatever the number
+of names, ties and views. A *unit* is the set of spans that move together: at first the spans of one owner, after the
+recorded forward those of one owner that are also read together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from .errors import BadInput
+
+# Spans begin at multiples of this in the slab, in a page and in the arena: enough for every dtype and vector load.
+ALIGNMENT = 256
+
+
+def aligned(nbytes: int) -> int:
+    """Round `nbytes` up to the alignment of spans."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """One parameter and how it looks into its span: dtype, size and stride in elements, `start` in bytes."""
+
+    name: str
+    parameter: nn.Parameter
+    dtype: torch.dtype
+    size: torch.Size
+    stride: tuple[int, ...]
+    start: int
+
+    def view(self, block: torch.Tensor, at: int) -> torch.Tensor:
+        """Return this weight as seen in `block` (bytes), whose span begins at byte `at`."""
+        typed = block[at : at + self.start + _extent(self.size, self.stride, self.dtype)].view(self.dtype)
+        origin = typed.storage_offset() + self.start // self.dtype.itemsize
+        return typed.as_strided(self.size, self.stride, origin)
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """A run of bytes shared by all `weights`; `owner` is the first module that registered one of them."""
+
+    owner: str
+    kind: str
+    nbytes: int
+    start: int  # of the first byte in the storage in which it was found
+    weights: tuple[Weight, ...]
+
+    def source(self) -> torch.Tensor:
+        """Return the bytes as found, shape (nbytes,), uint8. Only before the parameters look elsewhere."""
+        storage = self.weights[0].parameter.untyped_storage()
+        return torch.empty(0, dtype=torch.uint8).set_(storage, self.start, (self.nbytes,), (1,))
+
+    @property
+    def parameters(self) -> int:
+        """Elements, shared ones once."""
+        return self.nbytes // min(weight.dtype.itemsize for weight in self.weights)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What moves together. `uses` are (first, last) steps, empty where no forward reads it."""
+
+    path: str
+    kind: str
+    spans: tuple[Span, ...]
+    readers: tuple[str, ...] = ()
+    uses: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as laid out on the device, alignment included."""
+        return sum(aligned(span.nbytes) for span in self.spans)
+
+    @property
+    def parameters(self) -> int:
+        """Elements in all spans."""
+        return sum(span.parameters for span in self.spans)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All that a model holds: spans that can be paged, and tensors that stay on the device (buffers, subclasses)."""
+
+    spans: tuple[Span, ...]
+    fixed: tuple[torch.Tensor, ...]
+    names: dict[int, str] = field(repr=False)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all pageable weights, without alignment."""
+        return sum(span.nbytes for span in self.spans)
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of what stays on the device."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.fixed)
+
+
+def take_stock(model: nn.Module) -> Inventory:
+    """Return what `model` holds. Raises BadInput for what cannot be paged, before anything is touched."""
+    _refuse_training(model)
+    names: dict[int, str] = {}
+    plain: list[tuple[str, nn.Module, str, nn.Parameter]] = []
+    fixed: list[torch.Tensor] = []
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None or id(parameter) in names:
+                continue
+            full = f"{path}.{name}" if path else name
+            names[id(parameter)] = full
+            _refuse_unusable(full, parameter)
+            if _is_plain(parameter):
+                plain.append((path, module, full, parameter))
+            else:
+                fixed.append(parameter)
+        fixed.extend(buffer for buffer in module._buffers.values() if buffer is not None)
+    unique = tuple({id(tensor): tensor for tensor in fixed}.values())
+    return Inventory(tuple(_spans(plain)), unique, names)
+
+
+def by_owner(spans: Iterable[Span]) -> list[Unit]:
+    """Group spans into one unit per owner, in the order of registration."""
+    owners: dict[str, list[Span]] = {}
+    for span in spans:
+        owners.setdefault(span.owner, []).append(span)
+    return [Unit(_unit_path(owner, group, whole=True), group[0].kind, tuple(group)) for owner, group in owners.items()]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the recorded forward says of one span: its readers, and the steps (first, last) in which they hold it."""
+
+    readers: tuple[str, ...]
+    uses: tuple[tuple[int, int], ...]
+
+
+def by_reading(spans: Sequence[Span], readings: dict[Span, Reading]) -> list[Unit]:
+    """Group spans of one owner that are read together, in the order of first use; what nobody reads comes last."""
+    per_owner: dict[str, int] = {}
+    groups: dict[tuple[str, Reading | None], list[Span]] = {}
+    for span in spans:
+        per_owner[span.owner] = per_owner.get(span.owner, 0) + 1
+        groups.setdefault((span.owner, readings.get(span)), []).append(span)
+    found = [
+        Unit(
+            _unit_path(owner, group, whole=len(group) == per_owner[owner]),
+            group[0].kind,
+            tuple(group),
+            reading.readers if reading else (),
+            reading.uses if reading else (),
+        )
+        for (owner, reading), group in groups.items()
+    ]
+    return sorted(found, key=lambda unit: unit.uses[0] if unit.uses else (1 << 62, 0))
+
+
+def _unit_path(owner: str, spans: Sequence[Span], *, whole: bool) -> str:
+    return owner if owner and whole else spans[0].weights[0].name
+
+
+def _spans(plain: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Iterator[Span]:
+    """Merge parameters whose bytes overlap; keep the order of registration."""
+    by_storage: dict[int, list[int]] = {}
+    for index, (_, _, _, parameter) in enumerate(plain):
+        by_storage.setdefault(parameter.untyped_storage().data_ptr(), []).append(index)
+    groups: list[list[int]] = []
+    for members in by_storage.values():
+        groups.extend(_overlapping(members, [_range(plain[i][3]) for i in members]))
+    for group in sorted(groups, key=min):
+        yield _span([plain[i] for i in sorted(group)])
+
+
+def _overlapping(members: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[list[int]]:
+    groups: list[list[int]] = []
+    end = -1
+    for (start, stop), member in sorted(zip(ranges, members, strict=True)):
+        if start < end:
+            groups[-1].append(member)
+        else:
+            groups.append([member])
+        end = max(end, stop)
+    return groups
+
+
+def _span(group: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Span:
+    ranges = [_range(parameter) for _, _, _, parameter in group]
+    start, stop = min(low for low, _ in ranges), max(high for _, high in ranges)
+    weights = tuple(
+        Weight(name, parameter, parameter.dtype, parameter.size(), parameter.stride(), low - start)
+        for (_, _, name, parameter), (low, _) in zip(group, ranges, strict=True)
+    )
+    return Span(group[0][0], type(group[0][1]).__name__, stop - start, start, weights)
+
+
+def _range(parameter: nn.Parameter) -> tuple[int, int]:
+    start = parameter.storage_offset() * parameter.element_size()
+    return start, start + _extent(parameter.size(), parameter.stride(), parameter.dtype)
+
+
+def _extent(size: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) -> int:
+    return (1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))) * dtype.itemsize
+
+
+def _is_plain(parameter: nn.Parameter) -> bool:
+    return (
+        type(parameter.data) is torch.Tensor
+        and parameter.layout is torch.strided
+        and parameter.numel() > 0
+        and not parameter.is_conj()
+        and not parameter.is_neg()
+    )
+
+
+def _refuse_training(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if module.training:
+            where = f"its module {path}" if path else "it"
+            raise BadInput(
+                f"the model is in training mode ({where} is); call model.eval() first: Optimem runs inference only"
+            )
+
+
+def _refuse_unusable(name: str, parameter: nn.Parameter) -> None:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise BadInput(f"parameter {name} is not initialised yet (a lazy module); run the model once on the CPU first")
+    if parameter.device.type == "meta":
+        raise BadInput(f"parameter {name} is on the meta device and holds no numbers; load the weights first")
+    if parameter.device.type != "cpu":
+        raise BadInput(
+            f"parameter {name} is on {parameter.device}; the model must be on the CPU: call model.to('cpu') first"
+        )
