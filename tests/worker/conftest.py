@@ -1,0 +1,42 @@
+"""What all tests of the worker share: one thread, the simulated card, and NaN wherever bytes have been released."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "worker"))
+os.environ.setdefault("OPTIMEM_CTL", str(ROOT / "bin" / "optimemctl"))
+os.environ.pop("OPTIMEM_SOCKET", None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Bits may depend on how many threads share an operation."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """The simulated card, its freed bytes and all released ones filled with NaN."""
+    import simgpu
+
+    monkeypatch.setenv("OPTIMEM_POISON", "1")
+    simgpu.set_fill_freed(True)
+    yield torch.device("simgpu", 0)
+    simgpu.set_fill_freed(False)
+
+
+@pytest.fixture(autouse=True)
+def no_fast_paths() -> Iterator[None]:
+    """Torch's fused attention paths may differ in the last bits, and hooks switch them off: compare like with like."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(True)
