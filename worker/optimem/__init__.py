@@ -32,8 +32,8 @@ _attached: weakref.WeakValueDictionary[int, Attachment] = weakref.WeakValueDicti
 def page(
     model: Model,
     device: torch.device | str | None = None,
-    *,
     max_layer_size: int = -1,
+    *,
     vram: str | int | None = None,
 ) -> Model:
     """Let every module of `model` compute on `device`, with the weights paged in from RAM.
@@ -61,8 +61,8 @@ def page(
 def chunk(
     model: Model,
     device: torch.device | str | None = None,
-    *,
     max_capacity: int | float | str = 1e9,
+    *,
     vram: str | int | None = None,
 ) -> Model:
     """Keep the best chunk of `model` on `device` for good and let the CPU compute the rest.

@@ -97,9 +97,7 @@ class Attachment:
         self._error_at_entry: BaseException | None = None
         self._forwards = self._misses = self._peak = 0
         self._reported = 0.0
-        self._frozen = [weight.parameter for weight in self._weights if weight.parameter.requires_grad]
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
+        self._frozen: list[nn.Parameter] = []
         self._masters = Masters(device, self._inventory.spans)
         self._engine = self._make_engine()
         self._meter = Meter(self._engine.clock)
@@ -116,8 +114,7 @@ class Attachment:
         self._ties.set(set())
         self._engine.close()
         self._masters.leave()
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
+        self._thaw()
         self.session.close("detached")
 
     def status(self) -> Status:
@@ -221,6 +218,8 @@ class Attachment:
         self._check_masters()
         self._adopt_new_plan()
         self._through_root = not path
+        if torch.is_grad_enabled():
+            self._freeze()
         args, kwargs = moving.move(args, self._engine.home), moving.move(kwargs, self._engine.home)
         if self._state is State.LEARNING:
             self._recorder = self._engine.record(self._known, self._plan.budget_bytes)
@@ -236,6 +235,7 @@ class Attachment:
         failed = sys.exc_info()[1] is not self._error_at_entry
         self._inside, self._error_at_entry = False, None
         output = self._own_copies(output)
+        self._thaw()
         if not failed:
             self._forwards += 1
         if self._recorder is not None:
@@ -254,6 +254,7 @@ class Attachment:
             self._engine.end_recording()
         self._meter.end(failed=True)
         self._engine.finish(lap=True)
+        self._thaw()
 
     # Learning.
 
@@ -357,6 +358,18 @@ class Attachment:
                 "an input requires grad, but Optimem runs inference only; "
                 "pass it detached, or call the model under torch.no_grad()"
             )
+
+    def _freeze(self) -> None:
+        """Keep a forward that forgot no_grad from building a graph. Not done where grad is off: torch's matmul chooses its
+        way, and so the last bits, by whether a weight requires grad."""
+        self._frozen = [weight.parameter for weight in self._weights if weight.parameter.requires_grad]
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+
+    def _thaw(self) -> None:
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._frozen = []
 
     def _check_masters(self) -> None:
         places, versions = self._fingerprint()

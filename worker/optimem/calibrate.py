@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -51,7 +52,7 @@ def _time_copies(device: Device, target: torch.Tensor, source: torch.Tensor) -> 
         target.copy_(source, non_blocking=True)
         marks.append(device.timed_mark())
     device.settle()
-    return min(device.elapsed_ns(a, b) for a, b in zip(marks, marks[1:], strict=False))
+    return min(device.elapsed_ns(a, b) for a, b in pairwise(marks))
 
 
 def _fit(sizes: Sequence[int], times: Sequence[int]) -> Link:

@@ -54,19 +54,22 @@ class Device:
 
     def empty(self, nbytes: int) -> torch.Tensor:
         """Return uninitialised device bytes, shape (nbytes,), uint8. Raises torch.OutOfMemoryError."""
-        return torch.empty(nbytes, dtype=torch.uint8, device=self.torch)
+        with torch.inference_mode(False):  # a block outlives the mode in which it was made
+            return torch.empty(nbytes, dtype=torch.uint8, device=self.torch)
 
     def host(self, nbytes: int) -> torch.Tensor:
         """Return host bytes, shape (nbytes,), uint8, pinned where that can be had; says aloud where it cannot."""
-        if not self.capabilities.pinned:
-            return torch.empty(nbytes, dtype=torch.uint8)
+        with torch.inference_mode(False):
+            return self._pinned(nbytes) if self.capabilities.pinned else torch.empty(nbytes, dtype=torch.uint8)
+
+    def _pinned(self, nbytes: int) -> torch.Tensor:
         try:
             return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
         except RuntimeError as error:
             warnings.warn(
                 f"optimem: {nbytes} bytes of pinned memory cannot be had ({error}); "
                 "using pageable memory, copies will be slower and will not overlap with compute",
-                stacklevel=2,
+                stacklevel=3,
             )
             return torch.empty(nbytes, dtype=torch.uint8)
 

@@ -27,13 +27,29 @@ Known = dict[Span, dict[str, None]]
 
 
 class Engine(Protocol):
-    """A mode. `home` is where data of an outermost call starts and ends; `clock` times the recorded forward."""
+    """A mode."""
 
-    home: torch.device
-    clock: Device
-    moved: int  # weight bytes brought to the device so far
-    misses: int  # pages fetched on touch so far
     peak: int  # most device bytes seen while the device's own peak was in use for steps
+
+    @property
+    def home(self) -> torch.device:
+        """Where data of an outermost call starts and ends."""
+        ...
+
+    @property
+    def clock(self) -> Device:
+        """What times the recorded forward."""
+        ...
+
+    @property
+    def moved(self) -> int:
+        """Weight bytes brought to the device so far."""
+        ...
+
+    @property
+    def misses(self) -> int:
+        """Pages fetched on touch so far."""
+        ...
 
     def record(self, known: Known, budget: int) -> Recorder:
         """Return a recorder for the next outermost call."""
@@ -260,9 +276,8 @@ class ChunkEngine:
     def follow(self, plan: Plan, units: Sequence[Unit], recording: Recording) -> None:
         self._clear()
         self._recording = recording
-        paths = [path for path, _ in self._model.named_modules()]
         chosen = {index for page in plan.pages if page.placement == "resident" for index in page.units}
-        islands = find_islands(paths, units, chosen)
+        islands = find_islands(recording.called, units, chosen)
         for index in sorted(enclosed(units, chosen, islands)):
             for span in units[index].spans:
                 island = next(path for path in islands if is_under(span.owner, path))
@@ -351,7 +366,7 @@ def _span_of(tensor: torch.Tensor, masters: Masters, storages: dict[int, Span]) 
     except (RuntimeError, NotImplementedError):  # sparse, fake and other tensors without bytes of their own
         return None
     if pointer == masters.slab.untyped_storage().data_ptr() and tensor.device.type == "cpu":
-        return masters.span_at(tensor.storage_offset() * tensor.element_size())
+        return masters.span_at(int(tensor.storage_offset()) * tensor.element_size())
     return storages.get(pointer)
 
 

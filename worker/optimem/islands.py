@@ -1,7 +1,7 @@
 """Chunk mode: which modules compute on the device.
 
-An *island* is a topmost module all of whose weights, and all weights that it or its children read, are resident. Data enters
-an island at its entry and leaves at its exit; everything between islands computes on the CPU.
+An *island* is a topmost module that is called and all of whose weights, and all weights that it or its children read, are
+resident. Data enters an island at its entry and leaves at its exit; everything between islands computes on the CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .units import Unit
 
 
 def find_islands(paths: Iterable[str], units: Sequence[Unit], resident: set[int]) -> list[str]:
-    """Return the dotted paths of the islands, given all module `paths` and the indexes of `resident` units."""
+    """Return the dotted paths of the islands, given the `paths` of called modules and the indexes of `resident` units."""
     ordered = sorted(set(paths), key=lambda path: (path.count(".") + bool(path), path))
     islands: list[str] = []
     for path in ordered:

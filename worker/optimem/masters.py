@@ -91,7 +91,8 @@ class Masters:
     def leave(self) -> None:
         """Give every span a storage of its own again and let the parameters look into it."""
         for span in self._at:
-            own = self._at_span(span).clone()
+            with torch.inference_mode(False):
+                own = self._at_span(span).clone()
             for weight in span.weights:
                 weight.parameter.data = weight.view(own, 0)
         self.home.clear()

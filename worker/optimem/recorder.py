@@ -3,7 +3,7 @@
 Note: readers, borders, steps. A *reader* is the module that is innermost on the call stack when an operation takes a weight
 as an argument. Hooks on every module keep the stack; a dispatch mode sees every operation, a function mode those composites
 that compare devices before anything is dispatched. Only entries and exits of readers (and of the outermost call) are
-*borders*; what runs between two of them is a *step*. A span's *use* reaches from the border at which the first of its readers
+*borders*; what runs between two is a *step*. A span's *use* reaches from the border at which the first of its readers
 enters to the one at which the last leaves. A view of a weight that is read when none of the weight's readers is on the stack
 makes all uses of the weight one: its bytes must stay where they are.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._pytree import tree_iter
 
 from .device import Device
@@ -246,8 +246,6 @@ class _Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def is_on_top(self) -> bool:
-        from torch.utils._python_dispatch import _get_current_dispatch_mode
-
         return _get_current_dispatch_mode() is self
 
 

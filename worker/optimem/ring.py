@@ -113,7 +113,7 @@ class Ring:
             self._freed += 1
 
     def _after(self, number: int) -> int:
-        return int(self._copies[number % len(self._copies)].after)
+        return self._copies[number % len(self._copies)].after
 
     def _lap_end(self) -> int:
         return (self._lap + 1) * len(self._copies)

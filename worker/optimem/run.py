@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -107,7 +108,7 @@ def _time_plain(model: nn.Module, args: Any, kwargs: Any, device: Device) -> int
         model(*args, **kwargs)
         marks.append(device.timed_mark())
     device.settle()
-    return int(median(device.elapsed_ns(a, b) for a, b in zip(marks, marks[1:], strict=False)))
+    return int(median(device.elapsed_ns(a, b) for a, b in pairwise(marks)))
 
 
 def _run_under_plan(

@@ -200,7 +200,7 @@ def _span(group: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Span:
 
 
 def _range(parameter: nn.Parameter) -> tuple[int, int]:
-    start = parameter.storage_offset() * parameter.element_size()
+    start = int(parameter.storage_offset()) * parameter.element_size()
     return start, start + _extent(parameter.size(), parameter.stride(), parameter.dtype)
 
 

@@ -1,0 +1,81 @@
+"""Spans, units and the slab, without any device."""
+
+from __future__ import annotations
+
+import models
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from optimem.device import SyncDevice
+from optimem.islands import find_islands
+from optimem.masters import Masters
+from optimem.units import Reading, Unit, aligned, by_owner, by_reading, take_stock
+from same import bits
+from torch import nn
+
+CPU = torch.device("cpu")
+
+
+def test_a_tied_weight_is_one_span_with_one_parameter() -> None:
+    inventory = take_stock(models.Tied().eval())
+    assert sum("embed" in span.owner or "head" in span.owner for span in inventory.spans) == 1
+
+
+def test_views_of_one_storage_are_spans_of_their_own_unless_they_overlap() -> None:
+    storage = torch.randn(4, models.WIDTH, models.WIDTH)
+    model = models.Stack().eval()
+    for layer, weight in zip(model.layers, storage, strict=True):
+        layer.weight = nn.Parameter(weight)
+    model.layers[3].weight = nn.Parameter(storage[2].t())
+    weights = [span for span in take_stock(model).spans if span.nbytes == models.WIDTH**2 * 4]
+    assert [len(span.weights) for span in weights] == [1, 1, 2]
+
+
+def test_units_split_where_readers_differ_and_stand_in_the_order_of_use() -> None:
+    spans = take_stock(models.Stack(2).eval()).spans
+    first, second = by_owner(spans)
+    weight, bias = first.spans
+    readings = {
+        weight: Reading(("layers.0",), ((4, 4),)),
+        bias: Reading(("",), ((0, 9),)),
+        **dict.fromkeys(second.spans, Reading(("layers.1",), ((2, 2),))),
+    }
+    units = by_reading(spans, readings)
+    assert [unit.path for unit in units] == ["layers.0.bias", "layers.1", "layers.0.weight"]
+    assert [unit.path for unit in by_reading(spans, {})] == ["layers.0", "layers.1"]
+
+
+@given(st.permutations(range(6)))
+def test_the_slab_takes_any_order_without_changing_a_bit(order: list[int]) -> None:
+    torch.manual_seed(0)
+    model = models.Views().eval()
+    before = {name: (bits(tensor), tensor.stride()) for name, tensor in model.state_dict().items()}
+    spans = take_stock(model).spans
+    masters = Masters(SyncDevice(CPU), spans)
+    masters.arrange([spans[index] for index in order if index < len(spans)] + [*spans[6:]])
+    assert {name: (bits(tensor), tensor.stride()) for name, tensor in model.state_dict().items()} == before
+    masters.leave()
+    assert {name: (bits(tensor), tensor.stride()) for name, tensor in model.state_dict().items()} == before
+
+
+def test_a_page_of_the_slab_must_be_of_neighbours() -> None:
+    spans = take_stock(models.Stack().eval()).spans
+    masters = Masters(SyncDevice(CPU), spans)
+    assert masters.page(spans[:2]).numel() == sum(aligned(span.nbytes) for span in spans[:2])
+    with pytest.raises(ValueError, match="neighbour"):
+        masters.page([spans[2], spans[0]])
+
+
+def unit(path: str, *readers: str) -> Unit:
+    """Return a unit of `path` read by `readers`."""
+    spans = tuple(span for span in take_stock(nn.ModuleDict({"x": nn.Linear(1, 1)}).eval()).spans)
+    return Unit(path, "Linear", tuple(type(span)(path, "Linear", 4, 0, span.weights) for span in spans), readers, ((0, 0),))
+
+
+def test_islands_are_topmost_and_closed() -> None:
+    paths = ["", "a", "a.x", "a.y", "b", "c"]
+    units = [unit("a.x", "a.x"), unit("a.y", "a.y"), unit("b", "b"), unit("c", "")]
+    assert find_islands(paths, units, {0, 1}) == ["a"]
+    assert find_islands(paths, units, {1, 2}) == ["b", "a.y"]
+    assert find_islands(paths, units, {0, 1, 2, 3}) == [""]
