@@ -104,13 +104,13 @@ class Recorder:
     def start(self) -> None:
         """Begin to watch operations."""
         for mode in self._modes:
-            mode.__enter__()
+            mode.__enter__()  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
         """Cease to watch, whatever has happened. Leaves modes that others have put on top in peace."""
         for mode in reversed(self._modes):
             if mode.is_on_top():
-                mode.__exit__(None, None, None)
+                mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def enter(self, path: str, own: list[Span]) -> None:
         """Note that module `path` begins; bring its `own` weights."""
@@ -235,7 +235,7 @@ class _Operations(TorchDispatchMode):
     """Sees every operation, whoever calls it."""
 
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._recorder = recorder
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,0 +1,260 @@
+// Package controller owns sessions from hello to bye.
+//
+// Workers dial its Unix socket. It makes their plans from what they say of themselves and from a reading of the machine,
+// and follows how the plans fare. A worker that it spawned and one that dials by itself are served alike; they differ only
+// in who started the process, and so in who can say why it ended. What a worker says is checked before it is used.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/optimem/optimem/ipc"
+	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/probe"
+)
+
+// DefaultMaxSessions is the limit where Config names none.
+const DefaultMaxSessions = 64
+
+// ErrNotListening tells that Run is not serving, so that no worker could dial.
+var ErrNotListening = errors.New("the controller is not listening")
+
+// Config is what a controller is made of.
+type Config struct {
+	Socket      string       // path of the socket to listen on
+	Logger      *slog.Logger // nil logs nothing
+	Prober      probe.Prober // nil leaves free memory to what the workers report
+	Overrides   Overrides
+	Observer    Observer // nil: nobody follows
+	MaxSessions int      // at the same time; 0 means DefaultMaxSessions
+}
+
+// Overrides win over the wishes of workers where they are not zero.
+type Overrides struct {
+	VRAM         planner.Share
+	MaxLayerSize int64 // parameters
+	MaxCapacity  planner.Capacity
+}
+
+// options are a worker's wishes under the overrides.
+func (c Config) options(wish ipc.Wish) (planner.Options, error) {
+	options, err := ipc.ToOptions(wish)
+	if err != nil {
+		return planner.Options{}, err
+	}
+	if c.Overrides.VRAM != (planner.Share{}) {
+		options.VRAM = c.Overrides.VRAM
+	}
+	if c.Overrides.MaxLayerSize != 0 {
+		options.MaxLayerSize = c.Overrides.MaxLayerSize
+	}
+	if c.Overrides.MaxCapacity != (planner.Capacity{}) {
+		options.MaxCapacity = c.Overrides.MaxCapacity
+	}
+	return options, nil
+}
+
+// A Controller listens for workers and holds their sessions.
+type Controller struct {
+	config Config
+	tasks  sync.WaitGroup // every goroutine of ours
+
+	mu        sync.Mutex
+	listening bool                // under mu
+	accepted  int                 // under mu: connections so far, for their names
+	sessions  map[string]*Session // under mu: those past hello
+	workers   map[int]*Worker     // under mu: running ones by process group
+}
+
+// New checks the configuration and fills in what it leaves out.
+func New(config Config) (*Controller, error) {
+	switch {
+	case config.Socket == "":
+		return nil, errors.New("a controller needs the path of a socket to listen on")
+	case config.MaxSessions < 0:
+		return nil, fmt.Errorf("a controller cannot hold at most %d sessions", config.MaxSessions)
+	case config.MaxSessions == 0:
+		config.MaxSessions = DefaultMaxSessions
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.Prober == nil {
+		config.Prober = probe.Fixed(probe.Reading{})
+	}
+	if config.Observer == nil {
+		config.Observer = ObserverFunc(func(Event) {})
+	}
+	return &Controller{config: config, sessions: map[string]*Session{}, workers: map[int]*Worker{}}, nil
+}
+
+// Run listens and serves until ctx is done, then stops the workers it spawned, says bye to the others, and returns when
+// everything is down.
+func (c *Controller) Run(ctx context.Context) error {
+	listener, err := ipc.Listen(c.config.Socket)
+	if err != nil {
+		return err
+	}
+	talking, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
+	broken := make(chan error, 1)
+	c.setListening(true)
+	c.tasks.Go(func() { broken <- c.accept(talking, listener) })
+	c.config.Logger.Info("listening", "socket", c.config.Socket)
+	c.config.Observer.Observe(Listening{Path: c.config.Socket})
+	select {
+	case <-ctx.Done():
+	case err = <-broken:
+	}
+	c.setListening(false)
+	err = errors.Join(err, listener.Close(), c.stopWorkers())
+	hangUp()
+	c.tasks.Wait()
+	return err
+}
+
+func (c *Controller) setListening(listening bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listening = listening
+}
+
+// accept takes connections until the listener is closed.
+func (c *Controller) accept(ctx context.Context, listener *ipc.Listener) error {
+	for {
+		conn, err := listener.Accept()
+		if errors.Is(err, ipc.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accept a worker: %w", err)
+		}
+		s := c.attach(conn, conn.Peer().PID)
+		c.tasks.Go(func() {
+			defer c.forget(s)
+			s.run(ctx)
+		})
+	}
+}
+
+// attach makes a session of a connection. Where the process belongs to a worker that we started, the two are tied.
+func (c *Controller) attach(conn conn, pid int) *Session {
+	group, err := syscall.Getpgid(pid)
+	if err != nil {
+		group = pid
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.accepted++
+	id := fmt.Sprintf("s%d", c.accepted)
+	s := &Session{
+		id: id, pid: pid, worker: c.workers[group], conn: conn, config: c.config,
+		log:    c.config.Logger.With("session", id),
+		orders: make(chan order), done: make(chan struct{}),
+	}
+	s.admit = func() bool { return c.admit(s) }
+	return s
+}
+
+// admit takes a session in unless there are too many.
+func (c *Controller) admit(s *Session) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.sessions) >= c.config.MaxSessions {
+		return false
+	}
+	c.sessions[s.id] = s
+	return true
+}
+
+func (c *Controller) forget(s *Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.sessions, s.id)
+}
+
+// Session returns an open session by its id.
+func (c *Controller) Session(id string) (*Session, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, ok := c.sessions[id]
+	return s, ok
+}
+
+// Spawn starts a worker that will dial this controller. When ctx is done, or Run ends, the worker is stopped.
+func (c *Controller) Spawn(ctx context.Context, command Command) (*Worker, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.listening {
+		return nil, ErrNotListening
+	}
+	w, err := start(command, c.config.Socket)
+	if err != nil {
+		return nil, err
+	}
+	c.workers[w.pid] = w
+	c.config.Logger.Info("worker started", "pid", w.pid)
+	c.tasks.Go(func() { c.tend(ctx, w) })
+	return w, nil
+}
+
+// tend stops a worker when ctx is done, and forgets it when it has ended.
+func (c *Controller) tend(ctx context.Context, w *Worker) {
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		_ = c.stopWorker(w)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.workers, w.pid)
+}
+
+// stopWorkers stops all workers that we started, at the same time.
+func (c *Controller) stopWorkers() error {
+	c.mu.Lock()
+	workers := slices.Collect(maps.Values(c.workers))
+	c.mu.Unlock()
+	errs := make([]error, len(workers))
+	var stopping sync.WaitGroup
+	for i, w := range workers {
+		stopping.Go(func() { errs[i] = c.stopWorker(w) })
+	}
+	stopping.Wait()
+	return errors.Join(errs...)
+}
+
+func (c *Controller) stopWorker(w *Worker) error {
+	return w.stop(func() bool { return c.askToStop(w) })
+}
+
+// askToStop asks over every session of a worker; false where there is none.
+func (c *Controller) askToStop(w *Worker) (asked bool) {
+	for _, s := range c.sessionsOf(w) {
+		ctx, cancel := context.WithTimeout(context.Background(), askGrace)
+		asked = s.Stop(ctx, "the controller stops its workers") == nil || asked
+		cancel()
+	}
+	return asked
+}
+
+func (c *Controller) sessionsOf(w *Worker) (found []*Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.sessions {
+		if s.worker == w {
+			found = append(found, s)
+		}
+	}
+	return found
+}

@@ -1,0 +1,74 @@
+package controller
+
+import (
+	"github.com/optimem/optimem/ipc"
+	"github.com/optimem/optimem/planner"
+)
+
+// An Observer follows the sessions of a controller. Observe is called by the goroutine that the event happened in, one
+// call at a time for each session, and holds that session up until it returns.
+type Observer interface {
+	Observe(event Event)
+}
+
+// ObserverFunc makes an Observer of a function.
+type ObserverFunc func(event Event)
+
+// Observe calls the function.
+func (f ObserverFunc) Observe(event Event) { f(event) }
+
+// An Event is one of the types below.
+type Event interface{ event() }
+
+// Listening tells that workers can dial.
+type Listening struct{ Path string }
+
+// Opened begins a session.
+type Opened struct {
+	Session string
+	PID     int  // of the process at the other end
+	Spawned bool // the controller started it
+	Hello   ipc.Hello
+}
+
+// Planned tells of a plan that was sent, and of the manifest it was made from.
+type Planned struct {
+	Session  string
+	Manifest ipc.Manifest
+	Plan     planner.Plan
+}
+
+// Reported passes on a report.
+type Reported struct {
+	Session string
+	Report  ipc.Report
+}
+
+// Finished passes on an outcome.
+type Finished struct {
+	Session string
+	Outcome ipc.Outcome
+}
+
+// Failure tells what went wrong in a session, in the words of the side that found it. Ended follows.
+type Failure struct {
+	Session  string
+	Code     string // one of ipc's codes
+	Text     string
+	ByWorker bool // the worker said it
+}
+
+// Ended is the last event of a connection; Opened may be missing where it never came to a session.
+type Ended struct {
+	Session string
+	State   State // Closed, Failed or Lost
+	Err     error // why it was lost, else nil
+}
+
+func (Listening) event() {}
+func (Opened) event()    {}
+func (Planned) event()   {}
+func (Reported) event()  {}
+func (Finished) event()  {}
+func (Failure) event()   {}
+func (Ended) event()     {}

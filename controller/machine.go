@@ -1,0 +1,91 @@
+package controller
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"github.com/optimem/optimem/ipc"
+	"github.com/optimem/optimem/planner"
+)
+
+// probeGrace bounds one reading of the machine.
+const probeGrace = 2 * time.Second
+
+// freeByWorker is the device memory that the worker says it could have, 0 where it does not know.
+func (s *Session) freeByWorker(measured ipc.Measured) planner.Bytes {
+	if measured.FreeBytes > 0 {
+		return planner.Bytes(measured.FreeBytes)
+	}
+	return planner.Bytes(s.hello.Device.FreeBytes)
+}
+
+// freeByCard is what NVML says that the worker could have of its card: what is free and what it holds; 0 where NVML does
+// not know the card.
+func (s *Session) freeByCard(ctx context.Context) planner.Bytes {
+	if s.hello.Device.UUID == "" {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeGrace)
+	defer cancel()
+	reading, err := s.config.Prober.Probe(ctx)
+	if err != nil {
+		s.log.Warn("card not read", "error", err)
+		return 0
+	}
+	card, ok := reading.CardByUUID(s.hello.Device.UUID)
+	if !ok || !card.MemoryKnown() {
+		return 0
+	}
+	return card.FreeBytes + card.HeldBy(s.pid)
+}
+
+// linkOf is the link as the worker measured it.
+func linkOf(measured ipc.Measured) planner.Link {
+	return planner.Link{
+		Latency: planner.Nanoseconds(measured.LinkLatencyNS),
+		Rate:    planner.Bytes(measured.LinkBytesPerSecond),
+	}
+}
+
+// least is the smallest of the sizes that are known, 0 where none is.
+func least(sizes ...planner.Bytes) planner.Bytes {
+	var least planner.Bytes
+	for _, size := range sizes {
+		if size > 0 && (least == 0 || size < least) {
+			least = size
+		}
+	}
+	return least
+}
+
+// worthwhile tells whether a plan made from newer times is worth sending.
+func worthwhile(inForce, newer planner.Plan, report ipc.Report) bool {
+	return !same(inForce, newer) && (budgetChanged(inForce, newer) || mistaken(inForce, report))
+}
+
+// mistaken tells whether a plan's prediction is off by more than a tenth of the period that the last report saw under it.
+func mistaken(inForce planner.Plan, report ipc.Report) bool {
+	if report.PlanVersion != uint64(inForce.Version) || report.PeriodNS == 0 {
+		return false
+	}
+	seen := int64(report.PeriodNS)
+	return abs(int64(inForce.Period)-seen) > seen/10
+}
+
+// same tells whether two plans differ in nothing but the version.
+func same(a, b planner.Plan) bool {
+	a.Version = b.Version
+	return reflect.DeepEqual(a, b)
+}
+
+// budgetChanged leaves out the small changes that allocators make from one forward to the next, unless the plan in force
+// no longer fits.
+func budgetChanged(inForce, newer planner.Plan) bool {
+	if newer.Budget < inForce.Resident+inForce.Arena {
+		return true
+	}
+	return abs(int64(newer.Budget-inForce.Budget)) > int64(inForce.Budget)/64
+}
+
+func abs(n int64) int64 { return max(n, -n) }

@@ -1,0 +1,453 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/optimem/optimem/ipc"
+	"github.com/optimem/optimem/planner"
+)
+
+const (
+	helloGrace = 10 * time.Second // from connecting to hello
+	exitGrace  = 3 * time.Second  // from a lost connection to the end of a spawned worker's process
+)
+
+// measures is what every worker is asked to measure: its mode, and so the need for CPU times, is not known at hello.
+var measures = []string{"steps", "link", "cpu"}
+
+// ErrOver tells that a session has ended.
+var ErrOver = errors.New("the session is over")
+
+// ErrOutOfOrder tells that a session is not where the request makes sense.
+var ErrOutOfOrder = errors.New("not the time for it")
+
+// A conn is what a session needs of an *ipc.Conn.
+type conn interface {
+	Send(message any) error
+	Receive() (any, error)
+	Close() error
+}
+
+// A Session is one worker's conversation, from hello to bye.
+type Session struct {
+	id     string
+	pid    int     // of the process at the other end
+	worker *Worker // nil where the worker dialed by itself
+	conn   conn
+	config Config
+	log    *slog.Logger
+	admit  func() bool // asked at hello
+	orders chan order
+	done   chan struct{}
+
+	// Owned by the goroutine of run.
+	state    State
+	hello    ipc.Hello
+	manifest ipc.Manifest
+	weighed  bool          // times of the manifest at hand have led to a plan
+	measured ipc.Measured  // the latest
+	newer    bool          // measured is newer than the plan
+	plan     planner.Plan  // the latest that was sent
+	sent     bool          // there is such a plan
+	report   ipc.Report    // the latest
+	outcome  ipc.Outcome   // the latest
+	limit    planner.Bytes // device bytes left after shrinking, 0 where nothing was asked back
+	cause    error         // why the connection was lost
+}
+
+// An order is what others ask of a session; its goroutine carries it out.
+type order struct {
+	do    func(ctx context.Context) error
+	reply chan error
+}
+
+// ID names the session.
+func (s *Session) ID() string { return s.id }
+
+// Done is closed when the session is over.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Stop asks the worker to end its session after the forward that it is in.
+func (s *Session) Stop(ctx context.Context, reason string) error {
+	return s.ask(ctx, func(context.Context) error { return s.stop(reason) })
+}
+
+// Shrink makes the worker give back size bytes of device memory within a time, and sends the plan for what is left.
+// Where that plan cannot be made, nothing is sent and the error says why: *planner.TooSmallError for too little memory.
+func (s *Session) Shrink(ctx context.Context, size planner.Bytes, within time.Duration) error {
+	return s.ask(ctx, func(ctx context.Context) error { return s.shrink(ctx, size, within) })
+}
+
+func (s *Session) ask(ctx context.Context, do func(context.Context) error) error {
+	o := order{do: do, reply: make(chan error, 1)}
+	select {
+	case s.orders <- o:
+		return <-o.reply
+	case <-s.done:
+		return ErrOver
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run holds the conversation until it is over or ctx is done.
+func (s *Session) run(ctx context.Context) {
+	defer close(s.done)
+	inbox := make(chan heard)
+	go listen(s.conn, inbox)
+	greeting := time.NewTimer(helloGrace)
+	defer greeting.Stop()
+	for !s.state.Over() {
+		select {
+		case got := <-inbox:
+			s.hear(ctx, got)
+		case o := <-s.orders:
+			o.reply <- o.do(ctx)
+		case <-greeting.C:
+			s.missGreeting()
+		case <-ctx.Done():
+			s.leave()
+		}
+	}
+	_ = s.conn.Close()
+	for range inbox { // until the listening goroutine has ended
+	}
+	s.conclude()
+}
+
+// heard is a message or the end of the connection.
+type heard struct {
+	message any
+	err     error
+}
+
+// listen hands on what arrives until the connection ends.
+func listen(c conn, inbox chan<- heard) {
+	defer close(inbox)
+	for {
+		message, err := c.Receive()
+		inbox <- heard{message, err}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (s *Session) missGreeting() {
+	if s.state == Greeting {
+		s.fail(ipc.CodeProtocol, fmt.Sprintf("no hello came within %v of connecting", helloGrace))
+	}
+}
+
+// hear takes one message through the transition table.
+func (s *Session) hear(ctx context.Context, got heard) {
+	switch {
+	case errors.Is(got.err, ipc.ErrClosed):
+		s.disconnect(got.err)
+		return
+	case got.err != nil:
+		s.fail(ipc.CodeProtocol, got.err.Error())
+		return
+	}
+	by, err := stepOf(got.message)
+	if err != nil {
+		s.fail(ipc.CodeProtocol, err.Error())
+		return
+	}
+	next, ok := s.state.next(by)
+	if !ok {
+		s.fail(ipc.CodeProtocol, fmt.Sprintf("%q is out of order while the session is %v", by, s.state))
+		return
+	}
+	stopping := s.state == Stopping
+	s.state = next
+	s.act(ctx, got.message, stopping)
+}
+
+// stepOf names the step that a message takes.
+func stepOf(message any) (step, error) {
+	switch m := message.(type) {
+	case *ipc.Hello:
+		return stepHello, nil
+	case *ipc.Manifest:
+		if m.Recorded {
+			return stepRecorded, nil
+		}
+		return stepRegistered, nil
+	case *ipc.Measured:
+		return stepMeasured, nil
+	case *ipc.Report:
+		return stepReport, nil
+	case *ipc.Outcome:
+		return stepOutcome, nil
+	case *ipc.Failure:
+		return stepFailure, nil
+	case *ipc.Bye:
+		return stepBye, nil
+	}
+	return "", fmt.Errorf("a worker does not send %T", message)
+}
+
+// act does what a message in order calls for. While stopping only reports and outcomes still count.
+func (s *Session) act(ctx context.Context, message any, stopping bool) {
+	switch m := message.(type) {
+	case *ipc.Hello:
+		s.greet(*m)
+	case *ipc.Manifest:
+		if !stopping {
+			s.learn(ctx, *m)
+		}
+	case *ipc.Measured:
+		if !stopping {
+			s.weigh(ctx, *m)
+		}
+	case *ipc.Report:
+		s.follow(ctx, *m)
+	case *ipc.Outcome:
+		s.finish(*m)
+	case *ipc.Failure:
+		s.log.Warn("worker failed", "code", m.Code, "text", m.Text)
+		s.observe(Failure{Session: s.id, Code: m.Code, Text: m.Text, ByWorker: true})
+	case *ipc.Bye:
+		s.log.Info("worker said bye", "reason", m.Reason)
+	}
+}
+
+// greet answers a hello.
+func (s *Session) greet(hello ipc.Hello) {
+	switch {
+	case hello.Protocol != ipc.Version:
+		s.fail(ipc.CodeProtocol, fmt.Sprintf("the worker speaks protocol %d, this optimem speaks %d: install the same version on both sides",
+			hello.Protocol, ipc.Version))
+	case !plausible(hello.Device.TotalBytes, hello.Device.FreeBytes):
+		s.fail(ipc.CodeProtocol, "the hello has a size that is out of range")
+	case !s.admit():
+		s.fail(ipc.CodeBusy, fmt.Sprintf("this controller already holds %d sessions, which is its limit", s.config.MaxSessions))
+	default:
+		s.hello = hello
+		s.log.Info("session opened", "pid", s.pid, "device", hello.Device.Kind, "torch", hello.Torch)
+		s.observe(Opened{Session: s.id, PID: s.pid, Spawned: s.worker != nil, Hello: hello})
+		s.send(&ipc.Welcome{Session: s.id, Measure: slices.Clone(measures)})
+	}
+}
+
+// learn takes a manifest: plan 0 answers one as registered, the times follow one as recorded.
+func (s *Session) learn(ctx context.Context, manifest ipc.Manifest) {
+	s.manifest, s.weighed, s.newer = manifest, false, false
+	if manifest.Recorded {
+		return
+	}
+	plan, err := s.draft(ctx, ipc.Measured{}, s.limit)
+	if err != nil {
+		s.fail(ipc.CodeBadInput, err.Error())
+		return
+	}
+	s.adopt(plan)
+}
+
+// weigh takes measured times. The first after a recording always lead to a plan, later ones only where it pays.
+func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
+	if !plausible(measured.FreeBytes, measured.LinkLatencyNS, measured.LinkBytesPerSecond) {
+		s.fail(ipc.CodeProtocol, "a measured figure is out of range")
+		return
+	}
+	plan, err := s.draft(ctx, measured, s.limit)
+	if err != nil {
+		s.reject(err)
+		return
+	}
+	s.measured, s.newer = measured, true
+	if !s.weighed || worthwhile(s.plan, plan, s.report) {
+		s.weighed, s.newer = true, false
+		s.adopt(plan)
+	}
+}
+
+// reject answers times that no plan can be made from: with a plan from the same recording in force, that one stays.
+func (s *Session) reject(err error) {
+	if !s.weighed {
+		s.fail(ipc.CodeBadInput, err.Error())
+		return
+	}
+	s.log.Warn("kept the plan in force", "version", s.plan.Version, "error", err)
+}
+
+// follow takes a report.
+func (s *Session) follow(ctx context.Context, report ipc.Report) {
+	if report.PlanVersion > uint64(s.plan.Version) {
+		s.fail(ipc.CodeProtocol, fmt.Sprintf("a report names plan %d, the latest one is %d", report.PlanVersion, s.plan.Version))
+		return
+	}
+	if !plausible(report.Forwards, report.PeriodNS, report.H2DBytes, report.Misses, report.DeviceBytes,
+		report.DevicePeakBytes, report.ActivationBytes, report.PinnedBytes) {
+		s.fail(ipc.CodeProtocol, "a report has a figure that is out of range")
+		return
+	}
+	s.report = report
+	s.observe(Reported{Session: s.id, Report: report})
+	s.reconsider(ctx)
+}
+
+// reconsider plans anew where a report shows the prediction to be off and there are times newer than the plan.
+func (s *Session) reconsider(ctx context.Context) {
+	if s.state != Running || !s.newer || !mistaken(s.plan, s.report) {
+		return
+	}
+	s.newer = false
+	plan, err := s.draft(ctx, s.measured, s.limit)
+	if err != nil {
+		s.reject(err)
+		return
+	}
+	if !same(s.plan, plan) {
+		s.adopt(plan)
+	}
+}
+
+// finish takes an outcome.
+func (s *Session) finish(outcome ipc.Outcome) {
+	if !plausible(outcome.Forwards, outcome.PlainPeriodNS) {
+		s.fail(ipc.CodeProtocol, "an outcome has a figure that is out of range")
+		return
+	}
+	s.outcome = outcome
+	s.observe(Finished{Session: s.id, Outcome: outcome})
+}
+
+// draft makes a plan for the manifest at hand, within limit device bytes if that is above 0.
+func (s *Session) draft(ctx context.Context, measured ipc.Measured, limit planner.Bytes) (planner.Plan, error) {
+	manifest, err := ipc.ToManifest(s.manifest, measured)
+	if err != nil {
+		return planner.Plan{}, err
+	}
+	options, err := s.config.options(s.manifest.Wish)
+	if err != nil {
+		return planner.Plan{}, err
+	}
+	free := least(s.freeByWorker(measured), s.freeByCard(ctx), limit)
+	plan, err := planner.Build(manifest, planner.Machine{Free: free, Link: linkOf(measured)}, options)
+	if err != nil {
+		return planner.Plan{}, err
+	}
+	plan.Version = s.nextVersion()
+	return plan, nil
+}
+
+func (s *Session) nextVersion() int {
+	if !s.sent {
+		return 0
+	}
+	return s.plan.Version + 1
+}
+
+// adopt sends a plan.
+func (s *Session) adopt(plan planner.Plan) {
+	s.plan, s.sent = plan, true
+	s.log.Info("plan sent", "version", plan.Version, "pages", len(plan.Pages), "budget_bytes", int64(plan.Budget),
+		"period_ns", int64(plan.Period), "bound_ns", int64(plan.Bound))
+	s.observe(Planned{Session: s.id, Manifest: s.manifest, Plan: plan})
+	message := ipc.FromPlan(plan)
+	s.send(&message)
+}
+
+// stop sends a stop, once.
+func (s *Session) stop(reason string) error {
+	stopping := s.state == Stopping
+	next, ok := s.state.next(stepStop)
+	if !ok {
+		return fmt.Errorf("stop session %s: it is %v: %w", s.id, s.state, ErrOutOfOrder)
+	}
+	if s.state = next; !stopping {
+		s.send(&ipc.Stop{Reason: reason})
+	}
+	return nil
+}
+
+// shrink sends what is asked back and the plan for what is left.
+func (s *Session) shrink(ctx context.Context, size planner.Bytes, within time.Duration) error {
+	if s.state != Running || !s.weighed {
+		return fmt.Errorf("shrink session %s: it is %v: %w", s.id, s.state, ErrOutOfOrder)
+	}
+	if size <= 0 || within < 0 {
+		return fmt.Errorf("shrink session %s: %d bytes within %v make no sense: ask for more than 0 bytes", s.id, int64(size), within)
+	}
+	limit := s.plan.Budget + s.plan.Reserve - size
+	if limit <= 0 {
+		return fmt.Errorf("shrink session %s: it cannot give back %v, its plan takes %v", s.id, size, s.plan.Budget+s.plan.Reserve)
+	}
+	plan, err := s.draft(ctx, s.measured, limit)
+	if err != nil {
+		return fmt.Errorf("shrink session %s by %v: %w", s.id, size, err)
+	}
+	s.limit = limit
+	s.send(&ipc.Shrink{Bytes: uint64(size), WithinNS: uint64(within)})
+	s.adopt(plan)
+	return nil
+}
+
+// fail ends the session by telling the worker what went wrong.
+func (s *Session) fail(code, text string) {
+	s.state = Failed
+	s.log.Warn("session refused", "code", code, "text", text)
+	s.observe(Failure{Session: s.id, Code: code, Text: text})
+	s.send(&ipc.Failure{Code: code, Text: text})
+}
+
+// leave ends the session because the controller does.
+func (s *Session) leave() {
+	s.state = Closed
+	s.send(&ipc.Bye{Reason: "the controller ends; the plan in force stays good"})
+}
+
+// disconnect ends the session without a bye.
+func (s *Session) disconnect(err error) {
+	s.state, s.cause = Lost, cmp.Or(s.cause, err)
+}
+
+// send sends a message. A peer that is gone may have left words to read, so only the reading side ends a session then.
+func (s *Session) send(message any) {
+	err := s.conn.Send(message)
+	if err == nil || errors.Is(err, ipc.ErrClosed) {
+		return
+	}
+	s.cause = cmp.Or(s.cause, err)
+	s.log.Warn("message not sent", "error", err)
+	_ = s.conn.Close()
+}
+
+// conclude tells how the session ended. A lost one of a spawned worker takes its cause from the end of the process.
+func (s *Session) conclude() {
+	ended := Ended{Session: s.id, State: s.state}
+	if s.state == Lost {
+		ended.Err = s.whyLost()
+	}
+	s.log.Info("session ended", "state", s.state.String(), "forwards", s.report.Forwards, "error", ended.Err)
+	s.observe(ended)
+}
+
+func (s *Session) whyLost() error {
+	if s.worker == nil || !s.worker.ended(exitGrace) {
+		return fmt.Errorf("the connection to the worker (pid %d) ended without bye: %w", s.pid, s.cause)
+	}
+	var exit *ExitError
+	if !errors.As(s.worker.Err(), &exit) {
+		return fmt.Errorf("worker (pid %d) ended without bye", s.pid)
+	}
+	told := *exit
+	told.Opened, told.Forwards = s.hello.Protocol != 0, s.report.Forwards
+	return &told
+}
+
+func (s *Session) observe(event Event) { s.config.Observer.Observe(event) }
+
+// plausible tells whether every figure fits a signed integer.
+func plausible(figures ...uint64) bool {
+	return !slices.ContainsFunc(figures, func(n uint64) bool { return n > math.MaxInt64 })
+}

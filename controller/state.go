@@ -1,0 +1,82 @@
+package controller
+
+import "strconv"
+
+// State is where a session stands in its conversation.
+type State int
+
+// The states. A session begins in Greeting; Closed, Failed and Lost have no way out.
+const (
+	Greeting  State = iota // connected; hello is awaited
+	Welcomed               // the manifest as registered is awaited
+	Recording              // plan 0 is in force; the manifest as recorded is awaited
+	Measuring              // the times of the recorded steps are awaited
+	Running                // a plan made from the recording is in force
+	Stopping               // stop was sent; bye is awaited
+	Closed                 // ended in good order
+	Failed                 // one side said what went wrong
+	Lost                   // the connection ended without bye
+)
+
+var stateNames = [...]string{"greeting", "welcomed", "recording", "measuring", "running", "stopping", "closed", "failed", "lost"}
+
+func (s State) String() string {
+	if s < 0 || int(s) >= len(stateNames) {
+		return "state " + strconv.Itoa(int(s))
+	}
+	return stateNames[s]
+}
+
+// Over tells that nothing more is said in the session.
+func (s State) Over() bool { return s >= Closed }
+
+// step is what moves a session from one state to the next.
+type step string
+
+const (
+	stepHello      step = "hello"
+	stepRegistered step = "manifest as registered"
+	stepRecorded   step = "manifest as recorded"
+	stepMeasured   step = "measured"
+	stepReport     step = "report"
+	stepOutcome    step = "outcome"
+	stepBye        step = "bye"
+	stepFailure    step = "failure"
+	stepStop       step = "stop"       // we ask the worker to end
+	stepLeave      step = "leave"      // we end the session ourselves
+	stepDisconnect step = "disconnect" // the connection ended without bye
+)
+
+// transitions is the whole conversation: what is not listed is out of order.
+var transitions = map[State]map[step]State{
+	Greeting: {
+		stepHello: Welcomed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+	},
+	Welcomed: {
+		stepRegistered: Recording,
+		stepOutcome:    Welcomed, // on the CPU itself there is nothing to plan
+		stepStop:       Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+	},
+	Recording: {
+		stepRecorded: Measuring, stepReport: Recording,
+		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+	},
+	Measuring: {
+		stepMeasured: Running, stepReport: Measuring, stepOutcome: Measuring,
+		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+	},
+	Running: {
+		stepMeasured: Running, stepRecorded: Measuring, stepReport: Running, stepOutcome: Running,
+		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+	},
+	Stopping: { // what was already on its way when stop was sent
+		stepRegistered: Stopping, stepRecorded: Stopping, stepMeasured: Stopping, stepReport: Stopping, stepOutcome: Stopping,
+		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+	},
+}
+
+// next is the state after a step; ok is false where the step is out of order.
+func (s State) next(by step) (state State, ok bool) {
+	state, ok = transitions[s][by]
+	return state, ok
+}

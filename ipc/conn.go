@@ -1,0 +1,79 @@
+package ipc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// sendGrace bounds how long a peer that does not read may hold up a sender.
+const sendGrace = 10 * time.Second
+
+// ErrClosed tells that the other side, or we ourselves, have closed the connection.
+var ErrClosed = errors.New("connection closed")
+
+// A Peer is the process at the other end, as the kernel tells.
+type Peer struct {
+	UID, PID int
+}
+
+// A Conn carries messages. Several goroutines may send, one may receive.
+type Conn struct {
+	conn net.Conn
+	peer Peer
+
+	sending sync.Mutex // held while a frame is written
+}
+
+func newConn(conn net.Conn, peer Peer) *Conn { return &Conn{conn: conn, peer: peer} }
+
+// Peer tells who is at the other end.
+func (c *Conn) Peer() Peer { return c.peer }
+
+// Send writes one message. A connection that is gone is ErrClosed.
+func (c *Conn) Send(message any) error {
+	frame, err := Encode(message)
+	if err != nil {
+		return err
+	}
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	if err := c.conn.SetWriteDeadline(time.Now().Add(sendGrace)); err != nil {
+		return closed(err)
+	}
+	_, err = c.conn.Write(frame)
+	return closed(err)
+}
+
+// Receive reads one message. It waits until one comes, Close is called, or the connection ends, which are ErrClosed; a
+// frame that is not of the protocol is ErrMalformed.
+func (c *Conn) Receive() (any, error) {
+	body, err := readFrame(c.conn)
+	if err != nil {
+		return nil, closed(err)
+	}
+	return Decode(body)
+}
+
+// Close ends the connection. Idempotent.
+func (c *Conn) Close() error {
+	if err := c.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close a connection: %w", err)
+	}
+	return nil
+}
+
+// closed turns every way in which a dead socket shows itself into ErrClosed.
+func closed(err error) error {
+	for _, dead := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, os.ErrClosed, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, dead) {
+			return fmt.Errorf("%w: %w", ErrClosed, err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,114 @@
+package ipc
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/optimem/optimem/planner"
+)
+
+// ToManifest turns what a worker said into what the planner takes. Figures that do not fit are errors that name the field.
+func ToManifest(m Manifest, measured Measured) (planner.Manifest, error) {
+	c := &converter{}
+	out := planner.Manifest{Model: m.Model, Recorded: m.Recorded}
+	out.Steps = c.steps(m, measured)
+	for i, u := range m.Units {
+		out.Units = append(out.Units, c.unit(u, i))
+	}
+	return out, c.err
+}
+
+// ToOptions reads a wish.
+func ToOptions(w Wish) (planner.Options, error) {
+	share, err := planner.ParseShare(w.VRAM)
+	if err != nil {
+		return planner.Options{}, fmt.Errorf("vram: %w", err)
+	}
+	capacity, err := planner.ParseCapacity(w.MaxCapacity)
+	if err != nil {
+		return planner.Options{}, fmt.Errorf("max_capacity: %w", err)
+	}
+	c := &converter{}
+	size := c.number(w.MaxLayerSize, "max_layer_size")
+	return planner.Options{Mode: planner.Mode(w.Mode), VRAM: share, MaxLayerSize: size, MaxCapacity: capacity}, c.err
+}
+
+// FromPlan turns a plan into its message.
+func FromPlan(p planner.Plan) Plan {
+	out := Plan{
+		Version: uint64(p.Version), Mode: string(p.Mode),
+		ArenaBytes: uint64(p.Arena), ResidentBytes: uint64(p.Resident), BudgetBytes: uint64(p.Budget), ReserveBytes: uint64(p.Reserve),
+		PeriodNS: uint64(p.Period), BoundNS: uint64(p.Bound), Bottleneck: string(p.Bottleneck),
+		Eviction: unsigned(p.Eviction),
+	}
+	for _, page := range p.Pages {
+		out.Pages = append(out.Pages, Page{Units: unsigned(page.Units), Bytes: uint64(page.Bytes), Placement: string(page.Placement)})
+	}
+	for _, c := range p.Copies {
+		out.Copies = append(out.Copies, Copy{
+			Page: uint64(c.Page), Offset: uint64(c.Offset), First: uint64(c.First), Last: uint64(c.Last), After: uint64(c.After),
+		})
+	}
+	return out
+}
+
+func unsigned(numbers []int) []uint64 {
+	out := make([]uint64, len(numbers))
+	for i, n := range numbers {
+		out[i] = uint64(n)
+	}
+	return out
+}
+
+// A converter keeps the first figure that does not fit.
+type converter struct{ err error }
+
+func (c *converter) steps(m Manifest, measured Measured) []planner.Step {
+	if m.Steps > maxItems {
+		c.fail("steps", m.Steps)
+		return nil
+	}
+	steps := make([]planner.Step, m.Steps)
+	c.each(measured.StepComputeNS, steps, "step_compute_ns", func(s *planner.Step, n int64) { s.Compute = planner.Nanoseconds(n) })
+	c.each(measured.StepCPUNS, steps, "step_cpu_ns", func(s *planner.Step, n int64) { s.CPU = planner.Nanoseconds(n) })
+	c.each(measured.StepActivations, steps, "step_activations", func(s *planner.Step, n int64) { s.Activations = planner.Bytes(n) })
+	return steps
+}
+
+// each sets one figure of every step; a list is as long as the steps or empty.
+func (c *converter) each(figures []uint64, steps []planner.Step, name string, set func(*planner.Step, int64)) {
+	if len(figures) != 0 && len(figures) != len(steps) {
+		c.keep(fmt.Errorf("%s has %d entries for %d steps", name, len(figures), len(steps)))
+		return
+	}
+	for i, figure := range figures {
+		set(&steps[i], c.number(figure, name))
+	}
+}
+
+func (c *converter) unit(u Unit, index int) planner.Unit {
+	name := fmt.Sprintf("units[%d]", index)
+	out := planner.Unit{
+		Path: u.Path, Kind: u.Kind, Readers: u.Readers,
+		Bytes:      planner.Bytes(c.number(u.Bytes, name+".bytes")),
+		Parameters: c.number(u.Parameters, name+".parameters"),
+	}
+	for _, use := range u.Uses {
+		out.Uses = append(out.Uses, planner.Use{First: int(c.number(use.First, name+".uses")), Last: int(c.number(use.Last, name+".uses"))})
+	}
+	return out
+}
+
+func (c *converter) number(n uint64, name string) int64 {
+	if n > math.MaxInt64 {
+		c.fail(name, n)
+		return 0
+	}
+	return int64(n)
+}
+
+func (c *converter) fail(name string, n uint64) {
+	c.keep(fmt.Errorf("%s is %d, which is out of range", name, n))
+}
+
+func (c *converter) keep(err error) { c.err = firstOf(c.err, err) }

@@ -1,0 +1,186 @@
+package ipc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// ErrTaken tells that another process listens on a path, or that something else is there.
+var ErrTaken = errors.New("the socket is taken")
+
+const (
+	maxPath   = 103 // bytes; what sun_path holds on every system that we know, less its end
+	dialGrace = 5 * time.Second
+)
+
+// DefaultSocket is the path at which the user's own controller listens where nobody names another.
+func DefaultSocket() (string, error) {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "optimem", "controller.sock"), nil
+	}
+	return filepath.Join(os.TempDir(), "optimem-"+strconv.Itoa(os.Getuid()), "controller.sock"), nil
+}
+
+// A Listener accepts connections from processes of the same user.
+type Listener struct {
+	listener *net.UnixListener
+	path     string
+	lock     *os.File // held while we listen: tells a live socket from a stale one, also in a race
+}
+
+// Listen makes a socket that only this user can reach. Its directory is made where it is missing, and refused where
+// others can look into it. A socket that nobody listens on is replaced; one that is in use is ErrTaken.
+func Listen(path string) (*Listener, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("listen on %s: the path has %d bytes, a socket's may have %d: choose a shorter one", path, len(path), maxPath)
+	}
+	if err := privateDirectory(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	lock, err := lockBeside(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	listener, err := bind(path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), unlock(lock))
+	}
+	return &Listener{listener: listener, path: path, lock: lock}, nil
+}
+
+// Accept waits for the next process of the same user; others are turned away. After Close it is ErrClosed.
+func (l *Listener) Accept() (*Conn, error) {
+	for {
+		conn, err := l.listener.AcceptUnix()
+		if err != nil {
+			return nil, closed(err)
+		}
+		peer, err := peerOf(conn)
+		if err == nil && peer.UID == os.Getuid() {
+			return newConn(conn, peer), nil
+		}
+		_ = conn.Close() // a stranger, or gone already
+	}
+}
+
+// Close stops listening and removes the socket. Idempotent.
+func (l *Listener) Close() error {
+	err := l.listener.Close() // removes the socket too
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return errors.Join(err, unlock(l.lock))
+}
+
+// Dial connects to a listener of the same user.
+func Dial(path string) (*Conn, error) {
+	conn, err := net.DialTimeout("unix", path, dialGrace)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", path, err)
+	}
+	peer, err := peerOf(conn.(*net.UnixConn))
+	if err == nil && peer.UID != os.Getuid() {
+		err = fmt.Errorf("it belongs to user %d", peer.UID)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("dial %s: %w", path, err), conn.Close())
+	}
+	return newConn(conn, peer), nil
+}
+
+// privateDirectory makes a directory or checks that it is the user's alone.
+func privateDirectory(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() {
+		return fmt.Errorf("its directory %s belongs to user %d: choose one of your own", dir, owner.Uid)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("its directory %s is open to others (mode %04o): run chmod 700 on it or choose another", dir, mode)
+	}
+	return nil
+}
+
+// bind makes the socket. The lock beside it is held, so what stands at the path is stale if it is a socket at all.
+func bind(path string) (*net.UnixListener, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode()&fs.ModeSocket == 0:
+		return nil, fmt.Errorf("%w: what stands there is no socket: move it or choose another path", ErrTaken)
+	case answers(path):
+		return nil, taken()
+	default:
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
+
+// answers tells whether somebody listens who holds no lock.
+func answers(path string) bool {
+	conn, err := net.DialTimeout("unix", path, dialGrace)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
+func taken() error {
+	return fmt.Errorf("%w: another process listens there: use that one, stop it, or choose another path", ErrTaken)
+}
+
+// lockBeside takes the lock that goes with a path. The kernel lets go of it when the process ends, however it ends.
+func lockBeside(path string) (*os.File, error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, taken()
+		}
+		return nil, fmt.Errorf("lock %s.lock: %w", path, err)
+	}
+	return lock, nil
+}
+
+// unlock lets go and removes the file. Whoever opened it before and locks it now holds a file that is gone; bind's own
+// question to the socket decides between the two.
+func unlock(lock *os.File) error {
+	return errors.Join(os.Remove(lock.Name()), lock.Close())
+}
+
+// firstOf is the first error that is one.
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

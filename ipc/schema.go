@@ -1,0 +1,61 @@
+package ipc
+
+import (
+	"fmt"
+	"reflect"
+)
+
+// Message is a pointer to one of the message types of this package.
+type Message any
+
+// messages is the closed set: a name on the wire for every type.
+var messages = map[string]reflect.Type{
+	"hello":    reflect.TypeFor[Hello](),
+	"welcome":  reflect.TypeFor[Welcome](),
+	"manifest": reflect.TypeFor[Manifest](),
+	"measured": reflect.TypeFor[Measured](),
+	"plan":     reflect.TypeFor[Plan](),
+	"report":   reflect.TypeFor[Report](),
+	"outcome":  reflect.TypeFor[Outcome](),
+	"shrink":   reflect.TypeFor[Shrink](),
+	"stop":     reflect.TypeFor[Stop](),
+	"failure":  reflect.TypeFor[Failure](),
+	"bye":      reflect.TypeFor[Bye](),
+}
+
+// schemas are the shapes of all messages, by name; names are the other way round.
+var schemas, names = derive()
+
+// A shape is what one value must look like on the wire.
+type shape struct {
+	kind   reflect.Kind // String, Bool, Uint64, Slice or Struct
+	name   string       // of the field, for errors
+	elem   *shape       // of a slice
+	fields []*shape     // of a struct
+}
+
+func derive() (map[string]*shape, map[reflect.Type]string) {
+	shapes, names := map[string]*shape{}, map[reflect.Type]string{}
+	for name, t := range messages {
+		shapes[name], names[t] = shapeOf(t, name), name
+	}
+	return shapes, names
+}
+
+func shapeOf(t reflect.Type, name string) *shape {
+	s := &shape{kind: t.Kind(), name: name}
+	switch t.Kind() {
+	case reflect.String, reflect.Bool, reflect.Uint64:
+	case reflect.Slice:
+		s.elem = shapeOf(t.Elem(), name+"[]")
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if field := t.Field(i); field.IsExported() {
+				s.fields = append(s.fields, shapeOf(field.Type, name+"."+field.Name))
+			}
+		}
+	default:
+		panic(fmt.Sprintf("ipc: %s has a kind that does not travel: %v", name, t))
+	}
+	return s
+}

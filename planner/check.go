@@ -1,0 +1,202 @@
+package planner
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// ErrInvalid tells that a manifest, a machine or a plan contradicts itself.
+var ErrInvalid = errors.New("invalid")
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
+}
+
+// Check tells what is wrong with a manifest: figures that are negative or whose sum is absurd, uses that are out of range
+// or out of order, units without a name.
+func (m Manifest) Check() error {
+	var time, size total
+	for i, s := range m.Steps {
+		if !time.add(int64(s.Compute)) || !time.add(int64(s.CPU)) {
+			return invalid("steps[%d]: a time of %d ns on the device and %d ns on the CPU is out of range", i, int64(s.Compute), int64(s.CPU))
+		}
+		if s.Activations < 0 || s.Activations > largest {
+			return invalid("steps[%d]: %d bytes of activations are out of range", i, int64(s.Activations))
+		}
+	}
+	if len(m.Units) == 0 {
+		return invalid("units: there are none, so there is nothing to page")
+	}
+	for i, u := range m.Units {
+		if u.Path == "" {
+			return invalid("units[%d]: the path is empty", i)
+		}
+		if !size.add(int64(u.Bytes)) || u.Parameters < 0 || u.Parameters > largest {
+			return invalid("units[%d] (%s): %d bytes and %d parameters are out of range", i, u.Path, int64(u.Bytes), u.Parameters)
+		}
+		if err := m.checkUses(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m Manifest) checkUses(i int) error {
+	u := m.Units[i]
+	if !m.Recorded && len(u.Uses) > 0 {
+		return invalid("units[%d] (%s): it has uses before the recording", i, u.Path)
+	}
+	before := -1
+	for j, use := range u.Uses {
+		if use.First <= before || use.Last < use.First || use.Last >= len(m.Steps) {
+			return invalid("units[%d] (%s): uses[%d] is %d to %d, after %d, of %d steps", i, u.Path, j, use.First, use.Last, before, len(m.Steps))
+		}
+		before = use.Last
+	}
+	return nil
+}
+
+// A total adds figures that must not be negative or grow absurd.
+type total int64
+
+func (s *total) add(n int64) bool {
+	if n < 0 || n > largest || int64(*s) > largest-n {
+		return false
+	}
+	*s += total(n)
+	return true
+}
+
+func (machine Machine) check() error {
+	if machine.Free < 0 || machine.Free > largest || machine.Link.Latency < 0 || machine.Link.Latency > largest || machine.Link.Rate < 0 {
+		return invalid("machine: %d free bytes, a latency of %d ns or a rate of %d bytes/s is out of range",
+			int64(machine.Free), int64(machine.Link.Latency), int64(machine.Link.Rate))
+	}
+	return nil
+}
+
+// Check tells which of its promises a plan breaks for a manifest.
+func (p Plan) Check(m Manifest) error {
+	for _, check := range []func(Manifest) error{p.checkPages, p.checkBudget, p.checkCopies, p.checkRing, p.checkEviction} {
+		if err := check(m); err != nil {
+			return err
+		}
+	}
+	if p.Bound > p.Period && p.Period > 0 {
+		return invalid("plan: the period of %d ns is below the bound of %d ns", int64(p.Period), int64(p.Bound))
+	}
+	return nil
+}
+
+// checkPages wants every unit in exactly one page, and pages as large as their units.
+func (p Plan) checkPages(m Manifest) error {
+	home := make([]int, len(m.Units))
+	for i, page := range p.Pages {
+		var size Bytes
+		for _, u := range page.Units {
+			if u < 0 || u >= len(m.Units) {
+				return invalid("pages[%d]: there is no unit %d", i, u)
+			}
+			home[u]++
+			size += m.Units[u].Bytes
+		}
+		if len(page.Units) == 0 || size != page.Bytes {
+			return invalid("pages[%d]: it says %v, its %d units have %v", i, page.Bytes, len(page.Units), size)
+		}
+	}
+	for u, pages := range home {
+		if pages != 1 {
+			return invalid("units[%d] (%s) is in %d pages, not in one", u, m.Units[u].Path, pages)
+		}
+	}
+	return nil
+}
+
+func (p Plan) checkBudget(Manifest) error {
+	var resident Bytes
+	for _, page := range p.Pages {
+		if page.Placement == Resident {
+			resident += page.Bytes
+		}
+	}
+	if resident != p.Resident {
+		return invalid("plan: it says %v are resident, its pages have %v", p.Resident, resident)
+	}
+	if p.Arena < 0 || p.Resident+p.Arena > p.Budget {
+		return invalid("plan: residents of %v and an arena of %v exceed the budget of %v", p.Resident, p.Arena, p.Budget)
+	}
+	return nil
+}
+
+// checkCopies wants copies in order, inside the arena, of streamed pages, and one for every use of such a page.
+func (p Plan) checkCopies(m Manifest) error {
+	before := Copy{First: -1, Last: -1}
+	for k, c := range p.Copies {
+		switch {
+		case c.Page < 0 || c.Page >= len(p.Pages) || p.Pages[c.Page].Placement != Streamed:
+			return invalid("copies[%d]: page %d is not streamed", k, c.Page)
+		case c.Offset < 0 || c.Offset+p.Pages[c.Page].Bytes > p.Arena:
+			return invalid("copies[%d]: %v at %d do not lie in the arena of %v", k, p.Pages[c.Page].Bytes, int64(c.Offset), p.Arena)
+		case c.First < before.First || c.Last < before.Last || c.Last < c.First || c.Last >= len(m.Steps):
+			return invalid("copies[%d]: steps %d to %d do not follow %d to %d", k, c.First, c.Last, before.First, before.Last)
+		case c.After < 1 || c.After > len(p.Copies):
+			return invalid("copies[%d]: it waits for the copy %d places earlier in a ring of %d", k, c.After, len(p.Copies))
+		}
+		before = c
+	}
+	if m.Recorded {
+		return p.checkUses(m)
+	}
+	return nil
+}
+
+func (p Plan) checkUses(m Manifest) error {
+	copies := make([][]Use, len(p.Pages))
+	for _, c := range p.Copies {
+		copies[c.Page] = append(copies[c.Page], Use{c.First, c.Last})
+	}
+	for i, page := range p.Pages {
+		for _, u := range page.Units {
+			for _, use := range m.Units[u].Uses {
+				covers := func(c Use) bool { return c.First <= use.First && use.Last <= c.Last }
+				if page.Placement == Streamed && !slices.ContainsFunc(copies[i], covers) {
+					return invalid("pages[%d]: no copy covers steps %d to %d of %s", i, use.First, use.Last, m.Units[u].Path)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkRing wants every copy to wait for the latest one before it whose bytes it takes, and that one to be over by then.
+func (p Plan) checkRing(Manifest) error {
+	count := len(p.Copies)
+	for k, c := range p.Copies {
+		for distance := 1; distance < c.After; distance++ {
+			if other := p.Copies[(k-distance+count)%count]; overlap(p.Pages, c, other) {
+				return invalid("copies[%d]: it takes bytes of the copy %d places earlier and does not wait for it", k, distance)
+			}
+		}
+		if blocker := k - c.After; blocker >= 0 && p.Copies[blocker].Last >= c.First {
+			return invalid("copies[%d]: it is needed at step %d and waits for copy %d, held through step %d", k, c.First, blocker, p.Copies[blocker].Last)
+		}
+	}
+	return nil
+}
+
+func (p Plan) checkEviction(Manifest) error {
+	seen := make([]bool, len(p.Pages))
+	for _, i := range p.Eviction {
+		if i < 0 || i >= len(p.Pages) || seen[i] || p.Pages[i].Placement != Resident {
+			return invalid("eviction: page %d is not resident or named twice", i)
+		}
+		seen[i] = true
+	}
+	for i, page := range p.Pages {
+		if page.Placement == Resident && !seen[i] {
+			return invalid("eviction: resident page %d is missing", i)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,172 @@
+package planner
+
+import (
+	"math"
+	"strings"
+)
+
+// What a link is taken for where it was not measured: PCIe 3 x16 with pinned memory.
+const (
+	usualLatency Nanoseconds = 10_000
+	usualRate    Bytes       = 12_000_000_000
+)
+
+const (
+	inFlight     = 3        // pages on their way at once, in the formula for the page size
+	smallestPage = 64 << 10 // bytes below which a page is not worth a copy of its own
+	budgetShare  = 16       // no page is merged above this part of the budget
+)
+
+// pageSize is the size that costs least over a forward: streaming X bytes in pages of s with K on their way takes
+// X L / s for latencies and K s / B to fill and drain, which is least at s = sqrt(X L B / K).
+func pageSize(streamed, budget Bytes, link Link) Bytes {
+	link = link.orUsual()
+	perLatency := float64(link.Latency) * float64(link.Rate) / 1e9
+	best := Bytes(math.Sqrt(float64(max(0, streamed)) * perLatency / inFlight))
+	return max(smallestPage, min(best, budget/budgetShare))
+}
+
+func (l Link) orUsual() Link {
+	if l.Rate <= 0 {
+		return Link{usualLatency, usualRate}
+	}
+	return l
+}
+
+// Transfer is the time that a copy of size bytes takes, rounded up to whole nanoseconds.
+func (l Link) Transfer(size Bytes) Nanoseconds {
+	l = l.orUsual()
+	whole, rest := size/l.Rate, size%l.Rate
+	if whole > largest/1_000_000_000 {
+		return largest
+	}
+	fraction := Nanoseconds(math.Ceil(float64(rest) * 1e9 / float64(l.Rate)))
+	return min(largest, l.Latency+Nanoseconds(whole)*1_000_000_000+fraction)
+}
+
+// A draft is a page before it has a place.
+type draft struct {
+	units []int
+	bytes Bytes
+	uses  []Use
+	stays bool // must be resident
+}
+
+// A grouping decides which neighbours share a page.
+type grouping struct {
+	units  []Unit
+	target Bytes    // no page grows above it
+	keys   []string // of units that belong together, where modules are paged whole
+	place  []int    // of a unit's only visit among those of all units that may stream
+	stays  []bool   // the unit must be resident
+}
+
+func newGrouping(m Manifest, target Bytes, maxLayerSize int64) grouping {
+	g := grouping{units: m.Units, target: target, stays: long(m.Units), place: make([]int, len(m.Units))}
+	if maxLayerSize > 0 {
+		g.keys = moduleKeys(m.Units, maxLayerSize)
+	}
+	place := 0
+	for _, v := range visits(m.Units) {
+		if !g.stays[v.of] {
+			g.place[v.of] = place
+			place++
+		}
+	}
+	return g
+}
+
+// drafts groups the units that some forward reads into pages, in the order of first use.
+func (g grouping) drafts() []draft {
+	var out []draft
+	begun := make([]bool, len(g.units))
+	for _, v := range visits(g.units) {
+		if begun[v.of] {
+			continue
+		}
+		begun[v.of] = true
+		u := g.units[v.of]
+		if last := len(out) - 1; last >= 0 && g.joins(out[last], v.of) {
+			out[last].add(v.of, u)
+			continue
+		}
+		out = append(out, draft{units: []int{v.of}, bytes: u.Bytes, uses: append([]Use(nil), u.Uses...), stays: g.stays[v.of]})
+	}
+	return out
+}
+
+// joins tells whether unit i may share a page with the draft before it: both are used once, nothing that streams comes
+// between them, and they are small enough or of one module.
+func (g grouping) joins(d draft, i int) bool {
+	previous := d.units[len(d.units)-1]
+	switch {
+	case d.stays || g.stays[i] || len(g.units[i].Uses) > 1 || len(g.units[previous].Uses) > 1:
+		return false
+	case g.place[i] != g.place[previous]+1:
+		return false
+	case g.keys != nil:
+		return g.keys[previous] == g.keys[i]
+	}
+	return d.bytes+g.units[i].Bytes <= g.target
+}
+
+func (d *draft) add(i int, u Unit) {
+	d.units = append(d.units, i)
+	d.bytes += u.Bytes
+	d.uses[0].First = min(d.uses[0].First, u.Uses[0].First)
+	d.uses[0].Last = max(d.uses[0].Last, u.Uses[0].Last)
+}
+
+// moduleKeys names for every unit the outermost module around it that has at most maxParameters, or the unit itself: the
+// recursion stops at modules up to that size and takes each whole.
+func moduleKeys(units []Unit, maxParameters int64) []string {
+	sums := map[string]int64{}
+	for _, u := range units {
+		for _, prefix := range prefixes(u.Path) {
+			sums[prefix] += u.Parameters
+		}
+	}
+	keys := make([]string, len(units))
+	for i, u := range units {
+		keys[i] = u.Path
+		for _, prefix := range prefixes(u.Path) {
+			if sums[prefix] <= maxParameters {
+				keys[i] = prefix
+				break
+			}
+		}
+	}
+	return keys
+}
+
+// prefixes are the modules around a path and the path itself, outermost first.
+func prefixes(path string) []string {
+	var out []string
+	for i, r := range path {
+		if r == '.' {
+			out = append(out, path[:i])
+		}
+	}
+	return append(out, path)
+}
+
+// under tells whether path is module or something inside it.
+func under(path, module string) bool {
+	return path == module || strings.HasPrefix(path, module+".")
+}
+
+// unread is one page of all units that no forward reads, if there are any.
+func unread(m Manifest) []Page {
+	var page Page
+	for i, u := range m.Units {
+		if len(u.Uses) == 0 {
+			page.Units = append(page.Units, i)
+			page.Bytes += u.Bytes
+		}
+	}
+	if len(page.Units) == 0 {
+		return nil
+	}
+	page.Placement = Unread
+	return []Page{page}
+}

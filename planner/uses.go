@@ -1,0 +1,45 @@
+package planner
+
+import (
+	"cmp"
+	"slices"
+)
+
+// A visit is one use of one unit or page.
+type visit struct {
+	Use
+	of int // index of the unit, later of the page
+}
+
+// visits lists all uses, by first step and then by last.
+func visits(units []Unit) []visit {
+	var all []visit
+	for i, u := range units {
+		for _, use := range u.Uses {
+			all = append(all, visit{use, i})
+		}
+	}
+	sortVisits(all)
+	return all
+}
+
+func sortVisits(all []visit) {
+	slices.SortStableFunc(all, func(a, b visit) int { return cmp.Or(a.First-b.First, a.Last-b.Last, a.of-b.of) })
+}
+
+// long marks the units that hold a use during which another one begins. A ring frees in order, so such a unit would keep
+// everything behind it: it must be resident.
+func long(units []Unit) []bool {
+	marked := make([]bool, len(units))
+	all := visits(units)
+	for i, v := range all {
+		next := i + 1
+		for next < len(all) && all[next].First == v.First {
+			next++
+		}
+		if next < len(all) && all[next].First <= v.Last {
+			marked[v.of] = true
+		}
+	}
+	return marked
+}

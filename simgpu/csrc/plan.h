@@ -1,0 +1,33 @@
+// What the fallback needs to know of an operation, read once from its schema.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace simgpu {
+
+enum class ArgumentKind : uint8_t { Tensor, TensorList, OptionalTensorList, Device, Generator };
+
+struct ArgumentPlan {
+  uint32_t index;
+  ArgumentKind kind;
+  bool written; // the operation changes it
+  bool host_allowed; // CUDA accepts it on the host too: index tensors, lengths
+};
+
+struct OpPlan {
+  std::string name; // aten::add.Tensor
+  std::vector<ArgumentPlan> arguments; // the ones that matter, in order
+  size_t argument_count = 0;
+  size_t return_count = 0;
+  bool view = false; // only a new look at old bytes: nothing runs on the card
+  bool host_waits = false; // the host needs the result's shape or value before it can go on
+  bool host_waits_for_masks = false; // the same, but only if an index is a mask
+};
+
+const OpPlan& plan_of(const c10::OperatorHandle& op);
+
+} // namespace simgpu

@@ -1,0 +1,12 @@
+// Which operations go to the fallback although torch has a device-independent version of them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace simgpu {
+
+// Registers them; once, after torch has loaded its operations. Returns their names.
+std::vector<std::string> register_forced_operations();
+
+} // namespace simgpu

@@ -1,0 +1,117 @@
+"""The device module: what torch and programs ask of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import simgpu
+import torch
+
+
+def test_the_package_is_the_device_module() -> None:
+    assert torch.simgpu is simgpu
+    assert torch.get_device_module("simgpu") is simgpu
+    assert torch.simgpu.simulated is True
+    assert simgpu.is_available()
+    assert simgpu.is_initialized()
+    assert simgpu.device_count() == 1
+    assert simgpu.current_device() == 0
+    assert simgpu.get_device_name() == "Simulated GPU"
+    assert simgpu.is_bf16_supported()
+
+
+def test_the_card_is_the_accelerator() -> None:
+    assert torch.accelerator.is_available()
+    assert torch.accelerator.current_accelerator() == torch.device("simgpu")
+    assert torch.accelerator.device_count() == 1
+    assert torch.accelerator.current_device_index() == 0
+    torch.accelerator.set_device_index(0)
+
+
+def test_properties() -> None:
+    properties = simgpu.get_device_properties(0)
+    assert properties.name == "Simulated GPU"
+    assert properties.total_memory == 12 << 30
+    assert len(properties.uuid) == 36
+
+
+def test_there_is_only_one_card() -> None:
+    simgpu.set_device("simgpu:0")
+    with pytest.raises(ValueError, match="one simulated card"):
+        simgpu.set_device(1)
+    with pytest.raises(ValueError, match="expected a simgpu device"):
+        simgpu.set_device("cpu")
+    with pytest.raises(RuntimeError, match="invalid device ordinal 1"):
+        torch.empty(1, device="simgpu:1")
+
+
+def test_device_contexts() -> None:
+    with simgpu.device(0), torch.device("simgpu"):
+        assert torch.ones(3).device == torch.device("simgpu:0")
+    assert torch.ones(3).device.type == "cpu"
+
+
+def test_default_device() -> None:
+    torch.set_default_device("simgpu")
+    try:
+        layer = torch.nn.Linear(3, 4)
+        assert layer.weight.device.type == "simgpu"
+        assert torch.tensor([1.0, 2.0]).device.type == "simgpu"
+        assert torch.arange(5).device.type == "simgpu"
+    finally:
+        torch.set_default_device(None)
+
+
+def test_generated_methods() -> None:
+    tensor = torch.ones(3).simgpu()
+    assert tensor.is_simgpu
+    assert not torch.ones(3).is_simgpu
+    assert torch.nn.Linear(2, 2).simgpu().weight.is_simgpu
+    assert torch.ones(3).untyped_storage().simgpu().device.type == "simgpu"
+
+
+def _import_with(variables: dict[str, str], code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4096", 4096), ("12GiB", 12 << 30), ("1.5 GiB", 3 << 29), ("500MB", 500_000_000), ("64KiB", 65536), ("2gb", 2 * 10**9)],
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    simgpu.set_capacity(text)
+    assert simgpu.capacity() == size
+
+
+@pytest.mark.parametrize("text", ["", "many", "-5", "12 XiB", "1e9", "9" * 30])
+def test_nonsense_sizes_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="capacity"):
+        simgpu.set_capacity(text)
+
+
+def test_environment() -> None:
+    code = "import simgpu, torch; print(simgpu.capacity(), torch.empty(2, device='simgpu').isnan().all().item())"
+    done = _import_with({"SIMGPU_CAPACITY": "6GiB", "SIMGPU_FILL_FREED": "1"}, code)
+    assert done.stdout.split() == [str(6 << 30), "True"], done.stderr
+
+
+def test_environment_nonsense_names_the_variable_and_the_value() -> None:
+    done = _import_with({"SIMGPU_CAPACITY": "lots"}, "import simgpu")
+    assert done.returncode != 0
+    assert "ValueError: SIMGPU_CAPACITY='lots' is not a size" in done.stderr
+
+
+def test_import_and_exit_are_clean() -> None:
+    done = _import_with({}, "import simgpu, torch; x = torch.ones(5, device='simgpu'); torch.save(x, '/dev/null')")
+    assert done.returncode == 0
+    assert done.stderr == ""

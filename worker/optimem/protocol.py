@@ -1,0 +1,301 @@
+"""What a worker and a controller say to each other. No torch in here; `docs/protocol.md` has the words.
+
+Every message is a frozen dataclass, written as an array in the order of its fields; `ipc/message.go` has the same ones, and
+`ipc/testdata/golden` holds bytes that both sides are tested with. What comes in is checked against the annotations: count,
+type and range of every value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+VERSION = 1
+MAX_FRAME = 16 << 20  # bytes of a frame's body
+_MAX_UINT = (1 << 64) - 1
+
+
+class ProtocolError(ValueError):
+    """A frame is not what the protocol allows. The text names message and field."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A card as torch sees it."""
+
+    kind: str
+    index: int
+    uuid: str
+    name: str
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the device can do."""
+
+    streams: bool
+    pinned: bool
+    async_: bool
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Opens a session. To the controller."""
+
+    protocol: int
+    pid: int
+    start_time: int
+    python: str
+    torch: str
+    device: Device
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Accepts a session. To the worker."""
+
+    session: str
+    measure: list[str]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the caller of page or chunk asked for."""
+
+    mode: str
+    vram: str
+    max_layer_size: int
+    max_capacity: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """An interval of steps, both ends included."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The smallest set of weights that must move together."""
+
+    path: str
+    kind: str
+    bytes: int
+    parameters: int
+    readers: list[str]
+    uses: list[Use]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the model is made of. To the controller."""
+
+    model: str
+    wish: Wish
+    recorded: bool
+    weights_bytes: int
+    buffer_bytes: int
+    calls: int
+    steps: int
+    units: list[Unit]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Times. To the controller."""
+
+    step_compute_ns: list[int]
+    step_cpu_ns: list[int]
+    step_activations: list[int]
+    link_latency_ns: int
+    link_bytes_per_second: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """A run of units that moves as one copy."""
+
+    units: list[int]
+    bytes: int
+    placement: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Brings a streamed page into the arena for one use. It may write once the copy `after` places earlier in the ring and
+    all before that one have been released."""
+
+    page: int
+    offset: int
+    first: int
+    last: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The planner's answer. To the worker."""
+
+    version: int
+    mode: str
+    pages: list[Page]
+    copies: list[Copy]
+    eviction: list[int]
+    arena_bytes: int
+    resident_bytes: int
+    budget_bytes: int
+    reserve_bytes: int
+    period_ns: int
+    bound_ns: int
+    bottleneck: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the plan fares. To the controller."""
+
+    plan_version: int
+    forwards: int
+    period_ns: int
+    stall_ns: list[int]
+    h2d_bytes: int
+    misses: int
+    device_bytes: int
+    device_peak_bytes: int
+    activation_bytes: int
+    pinned_bytes: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run that optimemctl drives has found. To the controller."""
+
+    forwards: int
+    plain_period_ns: int
+    equal: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Asks for device memory back. To the worker."""
+
+    bytes: int
+    within_ns: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Ends a session. To the worker."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong and what to do next. Both ways."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Bye:
+    """Closes a session in good order. Both ways."""
+
+    reason: str
+
+
+Message = Hello | Welcome | Manifest | Measured | Plan | Report | Outcome | Shrink | Stop | Failure | Bye
+
+_NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in typing.get_args(Message)}
+_KINDS: dict[str, type] = {name: kind for kind, name in _NAMES.items()}
+_FIELDS: dict[type, list[tuple[str, Any]]] = {}
+
+
+def encode(message: Message) -> bytes:
+    """Return the body of a frame. Raises ProtocolError for a value that may not travel."""
+    name = _NAMES.get(type(message))
+    if name is None:
+        raise ProtocolError(f"{type(message).__name__} is no message of the protocol")
+    body: bytes = msgpack.packb([name, _flat(message, type(message), name)], use_bin_type=True)
+    if len(body) > MAX_FRAME:
+        raise ProtocolError(f"{name} takes {len(body)} bytes, above the cap of {MAX_FRAME}")
+    return body
+
+
+def decode(body: bytes) -> Message:
+    """Return the message of a frame's body. Raises ProtocolError for anything that the protocol does not allow."""
+    try:
+        frame = msgpack.unpackb(body, raw=False, strict_map_key=True, ext_hook=_no_extension)
+    except (ValueError, TypeError, RecursionError) as error:  # msgpack's own errors are ValueErrors
+        raise ProtocolError(f"a frame of {len(body)} bytes cannot be read: {error}") from error
+    if not isinstance(frame, list) or len(frame) != 2 or not isinstance(frame[0], str):
+        raise ProtocolError("a frame must be a name and a message")
+    kind = _KINDS.get(frame[0])
+    if kind is None:
+        raise ProtocolError(f"there is no message {frame[0]!r}")
+    message: Message = _built(frame[1], kind, frame[0])
+    return message
+
+
+def _flat(value: Any, kind: Any, where: str) -> Any:
+    """Turn a value into what msgpack writes, checking it against its annotation."""
+    if dataclasses.is_dataclass(kind):
+        return [_flat(getattr(value, name), of, f"{where}.{name}") for name, of in _fields(kind)]
+    if typing.get_origin(kind) is list:
+        (of,) = typing.get_args(kind)
+        return [_flat(item, of, f"{where}[]") for item in value]
+    return _checked(value, kind, where)
+
+
+def _built(value: Any, kind: Any, where: str) -> Any:
+    """Turn what msgpack read into a value of its annotation."""
+    if dataclasses.is_dataclass(kind):
+        fields = _fields(kind)
+        if not isinstance(value, list) or len(value) != len(fields):
+            raise ProtocolError(f"{where} must be an array of {len(fields)} fields")
+        parts = [_built(item, of, f"{where}.{name}") for item, (name, of) in zip(value, fields, strict=True)]
+        return kind(*parts)
+    if typing.get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise ProtocolError(f"{where} must be an array, not {type(value).__name__}")
+        (of,) = typing.get_args(kind)
+        return [_built(item, of, f"{where}[]") for item in value]
+    return _checked(value, kind, where)
+
+
+def _checked(value: Any, kind: Any, where: str) -> Any:
+    if type(value) is not kind:
+        raise ProtocolError(f"{where} must be {kind.__name__}, not {type(value).__name__}")
+    if kind is int and not 0 <= value <= _MAX_UINT:
+        raise ProtocolError(f"{where} is {value}, out of the range of an unsigned 64-bit integer")
+    if kind is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ProtocolError(f"{where} is not valid UTF-8") from error
+    return value
+
+
+def _fields(kind: Any) -> list[tuple[str, Any]]:
+    """Return name and annotation of every field, resolved once."""
+    if kind not in _FIELDS:
+        hints = typing.get_type_hints(kind)
+        _FIELDS[kind] = [(field.name, hints[field.name]) for field in dataclasses.fields(kind)]
+    return _FIELDS[kind]
+
+
+def _no_extension(code: int, data: bytes) -> Any:
+    raise ProtocolError(f"extension {code} is not of the protocol")
