@@ -38,6 +38,13 @@ type Planned struct {
 	Plan     planner.Plan
 }
 
+// Weighed tells what the latest times say, whether or not they led to a plan.
+type Weighed struct {
+	Session string
+	Budget  planner.Bytes
+	Bound   planner.Nanoseconds // on the period of any plan within that budget
+}
+
 // Reported passes on a report.
 type Reported struct {
 	Session string
@@ -68,6 +75,7 @@ type Ended struct {
 func (Listening) event() {}
 func (Opened) event()    {}
 func (Planned) event()   {}
+func (Weighed) event()   {}
 func (Reported) event()  {}
 func (Finished) event()  {}
 func (Failure) event()   {}

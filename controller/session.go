@@ -264,6 +264,7 @@ func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
 		return
 	}
 	s.measured, s.newer = measured, true
+	s.observe(Weighed{Session: s.id, Budget: plan.Budget, Bound: plan.Bound})
 	if !s.weighed || worthwhile(s.plan, plan, s.report) {
 		s.weighed, s.newer = true, false
 		s.adopt(plan)

@@ -122,7 +122,7 @@ func TestAConversationFromHelloToBye(t *testing.T) {
 		w.Say(t, controllertest.Report(1, 3, plan.PeriodNS), controllertest.Outcome(3), &ipc.Bye{Reason: "done"})
 		w.HearEnd(t)
 		<-talk.session.Done()
-		want := []string{"Opened", "Planned 0", "Planned 1", "Reported", "Finished", "Ended closed"}
+		want := []string{"Opened", "Planned 0", "Weighed", "Planned 1", "Reported", "Finished", "Ended closed"}
 		if diff := cmp.Diff(want, talk.journal.names()); diff != "" {
 			t.Error(diff)
 		}

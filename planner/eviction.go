@@ -8,6 +8,17 @@ import (
 // goldenStep is 2^64 divided by the golden ratio: multiples of it, modulo 2^64, fill a circle evenly at any number.
 const goldenStep uint64 = 0x9E3779B97F4A7C15
 
+// evictionOrder lists the resident pages, the first to leave first, so that whatever stays is spread evenly.
+func evictionOrder(pages []Page) []int {
+	var resident []int
+	for i, page := range pages {
+		if page.Placement == Resident {
+			resident = append(resident, i)
+		}
+	}
+	return goldenOrder(resident)
+}
+
 // goldenOrder orders pages so that any head or tail of the list is spread evenly over them.
 func goldenOrder(pages []int) []int {
 	type placed struct {

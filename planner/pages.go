@@ -23,7 +23,7 @@ func pageSize(streamed, budget Bytes, link Link) Bytes {
 	link = link.orUsual()
 	perLatency := float64(link.Latency) * float64(link.Rate) / 1e9
 	best := Bytes(math.Sqrt(float64(max(0, streamed)) * perLatency / inFlight))
-	return max(smallestPage, min(best, budget/budgetShare))
+	return min(max(best, smallestPage), budget/budgetShare)
 }
 
 func (l Link) orUsual() Link {

@@ -50,16 +50,23 @@ func layRing(pages []Page, streamed []visit, arena Bytes) (copies []Copy, span B
 // Walking back from copy k, the bytes of a lap lie in falling order down to the wrap and then again from the top, so the
 // search is short unless the whole ring fits without a wrap.
 func setAfter(pages []Page, copies []Copy) {
-	wraps := false
-	for i := 1; i < len(copies); i++ {
-		wraps = wraps || copies[i].Offset <= copies[i-1].Offset
-	}
+	turns := wraps(copies)
 	for k := range copies {
 		copies[k].After = len(copies)
-		if wraps {
+		if turns {
 			copies[k].After = latestOverlap(pages, copies, k)
 		}
 	}
+}
+
+// wraps tells whether the ring goes back to its start within a lap.
+func wraps(copies []Copy) bool {
+	for i := 1; i < len(copies); i++ {
+		if copies[i].Offset <= copies[i-1].Offset {
+			return true
+		}
+	}
+	return false
 }
 
 func latestOverlap(pages []Page, copies []Copy, k int) int {

@@ -79,15 +79,3 @@ func take(drafts []draft, chosen []bool, i int, room Bytes) Bytes {
 	chosen[i] = true
 	return room - drafts[i].bytes
 }
-
-// evictionOrder lists the resident pages so that whatever tail of the list stays is spread evenly: page number k of n
-// takes the place of k times the golden ratio, modulo 1.
-func evictionOrder(pages []Page) []int {
-	var resident []int
-	for i, page := range pages {
-		if page.Placement == Resident {
-			resident = append(resident, i)
-		}
-	}
-	return goldenOrder(resident)
-}

@@ -22,6 +22,7 @@ type record struct {
 	manifest ipc.Manifest
 	plans    map[uint64]planner.Plan // by version, none older than the one in force
 	latest   uint64                  // version of the latest plan
+	weighed  controller.Weighed
 	report   ipc.Report
 	outcome  ipc.Outcome
 	finished bool // there is an outcome
@@ -39,6 +40,16 @@ func (r *record) inForce() planner.Plan {
 	return r.plans[r.latest]
 }
 
+// bound is the bound within the budget of the plan in force, by the latest times: a plan is made from times that the
+// recorded forward gave, and a bound from such times may be too high.
+func (r *record) bound() planner.Nanoseconds {
+	plan := r.inForce()
+	if r.weighed.Budget == plan.Budget && r.weighed.Bound > 0 {
+		return r.weighed.Bound
+	}
+	return plan.Bound
+}
+
 // note takes an event in.
 func (r *record) note(event controller.Event) {
 	switch e := event.(type) {
@@ -47,6 +58,8 @@ func (r *record) note(event controller.Event) {
 	case controller.Planned:
 		r.manifest, r.latest = e.Manifest, uint64(e.Plan.Version)
 		r.plans[r.latest] = e.Plan
+	case controller.Weighed:
+		r.weighed = e
 	case controller.Reported:
 		r.report = e.Report
 		r.forgetBefore(e.Report.PlanVersion)
@@ -114,6 +127,8 @@ func sessionOf(event controller.Event) string {
 	case controller.Opened:
 		return e.Session
 	case controller.Planned:
+		return e.Session
+	case controller.Weighed:
 		return e.Session
 	case controller.Reported:
 		return e.Session

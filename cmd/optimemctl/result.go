@@ -66,7 +66,7 @@ func newResult(r record, request runRequest) result {
 		ResidentBytes: plan.Resident, ArenaBytes: plan.Arena,
 		Forwards: max(r.report.Forwards, r.outcome.Forwards),
 		PeriodNS: known(r.report.PeriodNS), PlainPeriodNS: known(r.outcome.PlainPeriodNS),
-		BoundNS: known(uint64(plan.Bound)), PredictedNS: known(uint64(plan.Period)),
+		BoundNS: known(uint64(r.bound())), PredictedNS: known(uint64(plan.Period)),
 		Bottleneck:      cmp.Or(string(plan.Bottleneck), string(planner.BoundUnknown)),
 		ActivationBytes: planner.Bytes(r.report.ActivationBytes), DevicePeakBytes: planner.Bytes(r.report.DevicePeakBytes),
 		PinnedBytes: planner.Bytes(r.report.PinnedBytes), H2DBytes: planner.Bytes(r.report.H2DBytes), Misses: r.report.Misses,

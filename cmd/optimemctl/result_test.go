@@ -31,6 +31,7 @@ func sample() record {
 		opened:   controller.Opened{Session: "s1", PID: 4242, Spawned: true, Hello: *hello},
 		manifest: ipc.Manifest{Model: "ResNet", WeightsBytes: 178 << 20},
 		plans:    map[uint64]planner.Plan{1: plan, 2: newer}, latest: 2,
+		weighed: controller.Weighed{Budget: plan.Budget, Bound: 15_300_000},
 		report: ipc.Report{
 			PlanVersion: 1, Forwards: 5, PeriodNS: 16_598_000, H2DBytes: 640 << 20, DevicePeakBytes: 131 << 20,
 			ActivationBytes: 88 << 20, PinnedBytes: 178 << 20,
@@ -59,6 +60,7 @@ func TestResults(t *testing.T) {
 	}
 	early := sample()
 	early.report, early.outcome, early.finished, early.plans = ipc.Report{}, ipc.Outcome{}, false, map[uint64]planner.Plan{}
+	early.weighed = controller.Weighed{}
 	for name, test := range map[string][]record{
 		"page":    {sample()},
 		"chunk":   {chunk},

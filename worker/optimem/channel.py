@@ -48,7 +48,10 @@ class Channel:
 
         Raises TimeoutError, ChannelClosed, or ProtocolError.
         """
-        self._connection.settimeout(timeout)
+        try:
+            self._connection.settimeout(timeout)
+        except OSError as error:
+            raise ChannelClosed("the channel is closed") from error
         (length,) = _HEADER.unpack(self._exactly(_HEADER.size))
         if length > MAX_FRAME:
             raise ProtocolError(f"a frame declares {length} bytes, the cap is {MAX_FRAME}")

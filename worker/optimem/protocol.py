@@ -267,7 +267,8 @@ def _built(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(value, list) or len(value) != len(fields):
             raise ProtocolError(f"{where} must be an array of {len(fields)} fields")
         parts = [_built(item, of, f"{where}.{name}") for item, (name, of) in zip(value, fields, strict=True)]
-        return kind(*parts)
+        make: Any = kind
+        return make(*parts)
     if typing.get_origin(kind) is list:
         if not isinstance(value, list):
             raise ProtocolError(f"{where} must be an array, not {type(value).__name__}")
