@@ -58,7 +58,7 @@ var transitions = map[State]map[step]State{
 		stepStop:       Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Recording: {
-		stepRecorded: Measuring, stepReport: Recording,
+		stepRecorded: Measuring, stepReport: Recording, stepOutcome: Recording, // on the CPU nothing is recorded
 		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Measuring: {

@@ -72,6 +72,7 @@ func (c *converter) steps(m Manifest, measured Measured) []planner.Step {
 	c.each(measured.StepComputeNS, steps, "step_compute_ns", func(s *planner.Step, n int64) { s.Compute = planner.Nanoseconds(n) })
 	c.each(measured.StepCPUNS, steps, "step_cpu_ns", func(s *planner.Step, n int64) { s.CPU = planner.Nanoseconds(n) })
 	c.each(measured.StepActivations, steps, "step_activations", func(s *planner.Step, n int64) { s.Activations = planner.Bytes(n) })
+	c.each(measured.StepCrossings, steps, "step_crossings", func(s *planner.Step, n int64) { s.Crossing = planner.Bytes(n) })
 	return steps
 }
 

@@ -91,6 +91,7 @@ type Measured struct {
 	StepComputeNS      []uint64 // one per step, or empty
 	StepCPUNS          []uint64 // one per step, or empty
 	StepActivations    []uint64 // device bytes that are not weights, one per step, or empty
+	StepCrossings      []uint64 // bytes of tensors that pass the border at which a step begins, one per step, or empty
 	LinkLatencyNS      uint64
 	LinkBytesPerSecond uint64
 	FreeBytes          uint64 // as in Device, now

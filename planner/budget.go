@@ -47,7 +47,7 @@ func scaled(size Bytes, numerator, denominator int64) Bytes {
 type TooSmallError struct {
 	Budget  Bytes
 	Need    Bytes
-	Reserve Bytes
+	Reserve Bytes  // measured, 0 where it was not
 	What    string // the page, or the units that must stay
 }
 

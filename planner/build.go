@@ -73,7 +73,11 @@ func (b builder) largest() string {
 }
 
 func (b builder) tooSmall(need Bytes, what string) error {
-	return &TooSmallError{Budget: b.budget, Need: need, Reserve: b.reserve, What: what}
+	short := &TooSmallError{Budget: b.budget, Need: need, What: what}
+	if b.m.Recorded {
+		short.Reserve = b.reserve
+	}
+	return short
 }
 
 // page plans the mode page from a recording.

@@ -21,8 +21,8 @@ func (m Manifest) Check() error {
 		if !time.add(int64(s.Compute)) || !time.add(int64(s.CPU)) {
 			return invalid("steps[%d]: a time of %d ns on the device and %d ns on the CPU is out of range", i, int64(s.Compute), int64(s.CPU))
 		}
-		if s.Activations < 0 || s.Activations > largest {
-			return invalid("steps[%d]: %d bytes of activations are out of range", i, int64(s.Activations))
+		if s.Activations < 0 || s.Activations > largest || s.Crossing < 0 || s.Crossing > largest {
+			return invalid("steps[%d]: %d bytes of activations or %d at its border are out of range", i, int64(s.Activations), int64(s.Crossing))
 		}
 	}
 	if len(m.Units) == 0 {

@@ -156,9 +156,9 @@ func saving(m Manifest, link Link, uses []Use) Nanoseconds {
 }
 
 func crossings(m Manifest, link Link, call Use) Nanoseconds {
-	sum := link.Transfer(m.Steps[call.First].Activations)
+	sum := link.Transfer(m.Steps[call.First].Crossing)
 	if call.Last+1 < len(m.Steps) {
-		sum += link.Transfer(m.Steps[call.Last+1].Activations)
+		sum += link.Transfer(m.Steps[call.Last+1].Crossing)
 	}
 	return sum
 }

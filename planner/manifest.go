@@ -16,6 +16,7 @@ type Step struct {
 	Compute     Nanoseconds // on the device; 0 where not known
 	CPU         Nanoseconds // on the CPU; 0 where not known
 	Activations Bytes       // device bytes in use during the step that are not weights
+	Crossing    Bytes       // bytes of tensors that pass the border at which the step begins
 }
 
 // A Unit is the smallest set of weights that must move together.

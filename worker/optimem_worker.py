@@ -40,8 +40,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("--input", default=None, metavar="PHOTO")
     run.add_argument("--size", default="224x224", metavar="WxH")
     run.add_argument("--seed", type=int, default=0)
-    run.add_argument("arguments", nargs="*", help="for script.py, after --")
-    return parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)
+    order = parser.parse_args(words[:end])
+    order.arguments = words[end + 1 :]  # what follows -- is for script.py
+    return order
 
 
 def _run(order: argparse.Namespace) -> None:

@@ -195,13 +195,14 @@ func parseLayerSize(text string) (int64, error) {
 
 // workerArgs are the arguments of the interpreter.
 func (r runRequest) workerArgs() []string {
-	args := []string{"-u", "-m", "optimem_worker", "run", r.target.text, "--device", r.flags.device}
+	args := []string{"-u", "-m", "optimem_worker", "run", "--device", r.flags.device}
 	for _, module := range r.flags.imports {
 		args = append(args, "--import", module)
 	}
 	if !r.target.script {
 		args = append(args, r.modelArgs()...)
 	}
+	args = append(args, r.target.text) // next to its own arguments: argparse takes positional ones in one go
 	if len(r.args) > 0 {
 		args = append(append(args, "--"), r.args...)
 	}

@@ -153,17 +153,17 @@ func TestWhatAWorkerIsCalledWith(t *testing.T) {
 	}{
 		"a model": {
 			[]string{"torchvision:vit_l_16", "--vram", "25%"},
-			[]string{"torchvision:vit_l_16", "--device", "auto", "--mode", "page", "--forwards", "5", "--seed", "0"},
+			[]string{"--device", "auto", "--mode", "page", "--forwards", "5", "--seed", "0", "torchvision:vit_l_16"},
 		},
 		"everything": {
 			[]string{p.model + ":nets.build", "--device", "cuda:1", "--import", "torch_xla", "--import", "mine", "--mode", "chunk",
 				"--forwards", "9", "--seed", "3", "--input", p.input, "--size", "64x32", "--max-capacity", "1000", "--", "--big", "x"},
-			[]string{p.model + ":nets.build", "--device", "cuda:1", "--import", "torch_xla", "--import", "mine", "--mode", "chunk",
-				"--forwards", "9", "--seed", "3", "--input", p.input, "--size", "64x32", "--", "--big", "x"},
+			[]string{"--device", "cuda:1", "--import", "torch_xla", "--import", "mine", "--mode", "chunk",
+				"--forwards", "9", "--seed", "3", "--input", p.input, "--size", "64x32", p.model + ":nets.build", "--", "--big", "x"},
 		},
 		"a script": {
 			[]string{p.script, "--device", "sim", "--vram", "1GiB", "--", "--mode", "mine"},
-			[]string{p.script, "--device", "sim", "--", "--mode", "mine"},
+			[]string{"--device", "sim", p.script, "--", "--mode", "mine"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -197,7 +197,7 @@ func Recorded() *ipc.Manifest {
 // Measured are the times of the recorded steps.
 func Measured() *ipc.Measured {
 	measured := &ipc.Measured{
-		StepComputeNS: make([]uint64, Units), StepCPUNS: []uint64{}, StepActivations: make([]uint64, Units),
+		StepComputeNS: make([]uint64, Units), StepCPUNS: []uint64{}, StepActivations: make([]uint64, Units), StepCrossings: []uint64{},
 		LinkLatencyNS: 10_000, LinkBytesPerSecond: 12_000_000_000, FreeBytes: CardBytes,
 	}
 	for i := range measured.StepComputeNS {

@@ -48,6 +48,7 @@ pybind11::dict counted() {
 
 PYBIND11_MODULE(_C, m) {
   using namespace simgpu;
+  register_autograd_fallback();
   const auto forced = register_forced_operations();
   m.def("forced_operations", [forced] { return forced; });
   m.def("set_capacity", [](size_t bytes) { Ledger::instance().set_capacity(bytes); });

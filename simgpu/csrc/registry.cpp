@@ -70,6 +70,15 @@ TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
 
 } // namespace
 
+// torch 2.9 has no autograd fallback for the card, and without one an operation registered for the CPU alone is refused.
+void register_autograd_fallback() {
+  if (!c10::Dispatcher::singleton().hasBackendFallbackForDispatchKey(DispatchKey::AutogradPrivateUse1)) {
+    static torch::Library* autograd =
+        new torch::Library(torch::Library::IMPL, "_", DispatchKey::AutogradPrivateUse1, __FILE__, __LINE__);
+    autograd->fallback(torch::autograd::basicAutogradNotImplementedFallback());
+  }
+}
+
 std::vector<std::string> register_forced_operations() {
   static torch::Library* forced =
       new torch::Library(torch::Library::IMPL, "aten", DispatchKey::PrivateUse1, __FILE__, __LINE__);

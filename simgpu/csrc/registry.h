@@ -6,6 +6,9 @@
 
 namespace simgpu {
 
+// Lets operations without a derivative through on torch versions that would refuse them; once.
+void register_autograd_fallback();
+
 // Registers them; once, after torch has loaded its operations. Returns their names.
 std::vector<std::string> register_forced_operations();
 

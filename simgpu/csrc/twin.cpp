@@ -49,6 +49,10 @@ at::Tensor over(c10::Storage storage, const at::Tensor& device) {
   if (C10_UNLIKELY(from->is_wrapped_number())) {
     to->set_wrapped_number(true);
   }
+  // Nothing is differentiated below, but composites choose their way by it (matmul folds or not).
+  if (device.requires_grad()) {
+    to->set_requires_grad(true);
+  }
   return cpu;
 }
 

@@ -11,7 +11,13 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 
 def to(tree: Any, device: str) -> Any:
-    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, tree)
+    """The same tree on ``device``; a tensor that occurs twice is one tensor there too."""
+    moved: dict[int, torch.Tensor] = {}
+
+    def move(leaf: Any) -> Any:
+        return moved.setdefault(id(leaf), leaf.to(device)) if isinstance(leaf, torch.Tensor) else leaf
+
+    return tree_map(move, tree)
 
 
 def assert_same(plain: Any, card: Any) -> None:

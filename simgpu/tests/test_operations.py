@@ -25,7 +25,7 @@ def cases() -> dict[str, tuple[Case, list[Any]]]:
     return {
         "arithmetic": (lambda a, b: (a + b) * 2 - b / a, [r(3, 4), r(3, 4)]),
         "reductions": (lambda a: (a.sum(), a.mean(0), a.max(1), a.argmin(), a.std(), a.var(0), a.norm()), [r(5, 6)]),
-        "comparisons": (lambda a, b: (a > b, a.eq(b), torch.isclose(a, b), (a > 0).any(), (a > 0).all(1)), [r(4), r(4)]),
+        "comparisons": (lambda a, b: (a > b, a.eq(b), torch.isclose(a, b), (a > 0).any(), (a > 0).all(1)), [r(4, 2), r(4, 2)]),
         "matmul family": (
             lambda a, b: (a @ b, torch.addmm(a[0, :1], a, b), torch.einsum("ij,jk->ki", a, b), torch.bmm(a[None], b[None])),
             [r(4, 5), r(5, 6)],
@@ -60,7 +60,7 @@ def cases() -> dict[str, tuple[Case, list[Any]]]:
         ),
         "convolutions": (
             lambda x, w, d: (F.conv2d(x, w), F.conv2d(x, w, stride=2, padding=1), F.conv2d(x, d, groups=6, dilation=2),
-                             F.conv1d(x[0], w[:, :, 0]), F.conv_transpose2d(x, w.transpose(0, 1), stride=2),
+                             F.conv1d(x[:, :, 0], w[:, :, 0]), F.conv_transpose2d(x, w.transpose(0, 1).contiguous(), stride=2),
                              F.conv3d(x[:, :, None], w[:, :, None])),
             [image, r(4, 6, 3, 3), r(6, 1, 3, 3)],
         ),
@@ -75,7 +75,7 @@ def cases() -> dict[str, tuple[Case, list[Any]]]:
         ),
         "resampling": (
             lambda x: (F.interpolate(x, scale_factor=2), F.interpolate(x, (5, 7), mode="bilinear", align_corners=False),
-                       F.interpolate(x, (12, 12), mode="bicubic", antialias=True), F.pad(x, (1, 2), mode="reflect"),
+                       F.interpolate(x, (12, 12), mode="bicubic", antialias=True), F.pad(x, (1, 2, 0, 1), mode="reflect"),
                        F.pad(x, (1, 1, 2, 2)), F.pixel_shuffle(x[:, :4], 2),
                        F.grid_sample(x, torch.zeros(2, 4, 4, 2, device=x.device), align_corners=False),
                        F.unfold(x, 3), F.affine_grid(torch.eye(2, 3, device=x.device)[None], [1, 1, 4, 4], False)),

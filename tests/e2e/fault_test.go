@@ -108,6 +108,7 @@ func start(p place, seconds int, finished string) *live {
 	l.lines = bufio.NewReader(stdout)
 	line, err := l.lines.ReadString('\n')
 	if err != nil {
+		_ = l.cmd.Wait()
 		p.t.Fatalf("%v: %s", err, l.stderr.String())
 	}
 	if l.worker, err = strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(line, "pid "))); err != nil {

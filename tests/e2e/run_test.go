@@ -51,10 +51,11 @@ func TestResNetIsChunkedWithinAQuarterOfItsWeights(t *testing.T) {
 }
 
 func TestSentencesAreComparedWithRealWeights(t *testing.T) {
-	for _, mode := range []string{"page", "chunk"} {
+	// More than half of this model is one table of words, so a page may not be smaller.
+	for mode, share := range map[string]string{"page": "60%", "chunk": "25%"} {
 		t.Run(mode, func(t *testing.T) {
 			p := newPlace(t)
-			got := p.json("run", "examples/sentences.py:embedder", "--mode", mode, "--vram", "25%")
+			got := p.json("run", "examples/sentences.py:embedder", "--mode", mode, "--vram", share)
 			withinBudget(t, got)
 			if notes := strings.Join(got.Notes, "\n"); !strings.Contains(notes, "as it should be") {
 				t.Errorf("sentences alike should be closer than unlike ones: %s", notes)

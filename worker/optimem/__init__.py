@@ -10,6 +10,7 @@ The model's code, its class, its parameters' identity and its state_dict keys st
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from typing import TypeVar
 
@@ -96,6 +97,14 @@ def status(model: nn.Module) -> Status | None:
     return attachment.status() if attachment is not None else None
 
 
+@atexit.register
+def _farewell() -> None:
+    """Tell the controllers how the models of a program that ends have fared."""
+    for attachment in list(_attached.values()):
+        attachment.report()
+        attachment.session.close("the program ends")
+
+
 def _attach(model: Model, device: torch.device | str | None, wish: Wish) -> Model:
     found = open_device(device)
     before = _attached.get(id(model))
@@ -105,7 +114,7 @@ def _attach(model: Model, device: torch.device | str | None, wish: Wish) -> Mode
     if not found.computes_in_ram:
         attachment = Attachment(model, found, wish)
         _attached[id(model)] = attachment
-        weakref.finalize(attachment, attachment.session.close, "collected")
+        weakref.finalize(attachment, attachment.session.close, "collected").atexit = False
     return model
 
 

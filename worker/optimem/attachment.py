@@ -29,7 +29,7 @@ from .masters import Masters
 from .meter import Meter
 from .recorder import Recorder, Recording
 from .session import Session
-from .units import Unit, by_owner, by_reading, take_stock
+from .units import Unit, by_owner, by_reading, storage_pointer, take_stock
 
 log = logging.getLogger("optimem")
 
@@ -169,8 +169,7 @@ class Attachment:
             args, kwargs = self._begin(path, args, kwargs)
         if self._recorder is not None:
             self._engine.end_step(self._recorder)
-            self._recorder.enter(path, self._own.get(path, []))
-            self._engine.begin_step(self._recorder, (args, kwargs))
+            self._recorder.enter(path, self._own.get(path, []), (args, kwargs))
             return args, kwargs
         self._shrink_if_asked()
         timer = self._meter.timer
@@ -198,8 +197,7 @@ class Attachment:
     def _leave_module(self, path: str, output: Any) -> Any:
         if self._recorder is not None:
             self._engine.end_step(self._recorder)
-            self._recorder.leave(path)
-            self._engine.begin_step(self._recorder, output)
+            self._recorder.leave(path, output)
             return output
         timer = self._meter.timer
         if timer:
@@ -271,7 +269,7 @@ class Attachment:
 
     def _make_engine(self) -> Engine:
         if self.wish.mode == "chunk":
-            return ChunkEngine(self.device, self._masters, self._model)
+            return ChunkEngine(self.device, self._masters, self._inventory, self._model)
         return PageEngine(self.device, self._masters, self._inventory, self._baseline)
 
     def _end_recording(self, *, failed: bool) -> None:
@@ -394,17 +392,10 @@ class Attachment:
         copies = {
             id(tensor): tensor.detach().to(self._engine.home, copy=True)
             for tensor in moving.tensors(output)
-            if _pointer(tensor) in ours
+            if storage_pointer(tensor) in ours
         }
         return moving.substitute(output, copies) if copies else output
 
 
 def _version(parameter: nn.Parameter) -> int:
     return 0 if parameter.is_inference() else parameter._version
-
-
-def _pointer(tensor: torch.Tensor) -> int:
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # sparse and other tensors without bytes of their own
-        return -1

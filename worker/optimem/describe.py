@@ -63,6 +63,7 @@ def measured(recording: Recording, step_ns: Sequence[int], link: Link, free: int
         step_compute_ns=[] if on_cpu and step_ns is recording.step_ns else list(step_ns),
         step_cpu_ns=list(recording.step_ns) if on_cpu else [],
         step_activations=list(recording.step_bytes),
+        step_crossings=list(recording.step_crossings),
         link_latency_ns=link.latency_ns,
         link_bytes_per_second=link.bytes_per_second,
         free_bytes=free,

@@ -59,10 +59,6 @@ class Engine(Protocol):
         """Note what is to be known of the step that ends at the coming border."""
         ...
 
-    def begin_step(self, recorder: Recorder, values: Any) -> None:
-        """Note what is to be known of the step that began at the latest border, which `values` cross."""
-        ...
-
     def end_recording(self) -> None:
         """Let everything go that the recorded call left on the device."""
         ...
@@ -127,10 +123,8 @@ class PageEngine:
         self._fixed = inventory.fixed
         self._baseline = baseline
         self._touched = Touched(device, masters)
-        self._storages: dict[int, Span] = {}
         self._pager: Pager | None = None
         self._before = (0, 0)
-        self._low = 0
         self.peak = 0
         _send(self._fixed, self.home)
 
@@ -145,18 +139,18 @@ class PageEngine:
 
     def record(self, known: Known, budget: int) -> Recorder:
         self._close_pager()
-        self._low = 0
         held: set[str] = set()
         reads: Known = known
 
         def bring(span: Span) -> None:
             if span in self._touched:
                 return
+            self.end_step(recorder)
             held.clear()
             held.update(recorder.stack)
             self._touched.make_room(span, budget, lambda old: not held.isdisjoint(reads.get(old, ())))
-            self._low = min(self._low, self._touched.nbytes)
-            self._storages[self._touched.fetch(span)] = span
+            self._touched.fetch(span)
+            self._device.reset_peak()
 
         recorder = Recorder(self._device, self._lookup, bring, known)
         reads = recorder.reads
@@ -166,17 +160,13 @@ class PageEngine:
     def end_step(self, recorder: Recorder) -> None:
         peak = self._device.peak() - self._baseline
         self.peak = max(self.peak, peak)
-        recorder.size_of_step(max(0, peak - self._low))
-        self._low = self._touched.nbytes
+        recorder.size_of_step(max(0, peak - self._touched.nbytes))
         self._device.reset_peak()
-
-    def begin_step(self, recorder: Recorder, values: Any) -> None:
-        return None
 
     def end_recording(self) -> None:
         self._touched.drop_all()
         self._masters.come_home()
-        self._storages.clear()
+        self._touched.forget()
         self._device.give_back()
 
     def measure_link(self, budget: int) -> Link:
@@ -217,7 +207,7 @@ class PageEngine:
             self._pager.refresh()
 
     def storages(self) -> set[int]:
-        return self._pager.storages() if self._pager else set(self._storages)
+        return self._pager.storages() if self._pager else self._touched.storages()
 
     def close(self) -> None:
         self.end_recording()
@@ -234,13 +224,13 @@ class PageEngine:
             self._pager = None
 
     def _lookup(self, tensor: torch.Tensor) -> Span | None:
-        return _span_of(tensor, self._masters, self._storages)
+        return self._masters.span_of(tensor) or self._touched.span_of(tensor)
 
 
 class ChunkEngine:
     """Islands on the device, the rest on the CPU. The recorded forward runs on the CPU."""
 
-    def __init__(self, device: Device, masters: Masters, model: nn.Module) -> None:
+    def __init__(self, device: Device, masters: Masters, inventory: Inventory, model: nn.Module) -> None:
         self.home = torch.device("cpu")
         self.clock = SyncDevice(self.home)
         self.moved = 0
@@ -249,6 +239,7 @@ class ChunkEngine:
         self._device = device
         self._masters = masters
         self._model = model
+        self._fixed_bytes = inventory.fixed_bytes
         self._blocks: dict[Span, torch.Tensor] = {}
         self._looks: dict[str, list[tuple[nn.Parameter, torch.Tensor]]] = {}
         self._spans: dict[str, list[Span]] = {}
@@ -259,13 +250,10 @@ class ChunkEngine:
 
     def record(self, known: Known, budget: int) -> Recorder:
         self._clear()
-        return Recorder(self.clock, lambda tensor: _span_of(tensor, self._masters, {}), lambda span: None, known)
+        return Recorder(self.clock, self._masters.span_of, lambda span: None, known)
 
     def end_step(self, recorder: Recorder) -> None:
-        return None
-
-    def begin_step(self, recorder: Recorder, values: Any) -> None:
-        recorder.size_of_step(sum(tensor.numel() * tensor.element_size() for tensor in moving.tensors(values)))
+        recorder.size_of_step(recorder.live.take_peak() + self._fixed_bytes)
 
     def end_recording(self) -> None:
         return None
@@ -354,20 +342,6 @@ class ChunkEngine:
         _send(self._fixed, self.home)
         self._fixed = []
         self._device.give_back()
-
-
-def _span_of(tensor: torch.Tensor, masters: Masters, storages: dict[int, Span]) -> Span | None:
-    """Return the span that `tensor` is a parameter of, or looks into, in the slab or in fetched device bytes."""
-    known = masters.span_of(tensor)
-    if known is not None:
-        return known
-    try:
-        pointer = tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # sparse, fake and other tensors without bytes of their own
-        return None
-    if pointer == masters.slab.untyped_storage().data_ptr() and tensor.device.type == "cpu":
-        return masters.span_at(int(tensor.storage_offset()) * tensor.element_size())
-    return storages.get(pointer)
 
 
 def _send(tensors: Sequence[torch.Tensor], device: torch.device) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from .device import Device
-from .units import Span, Weight, aligned
+from .units import Span, Weight, aligned, storage_pointer
 
 
 class Masters:
@@ -80,13 +80,12 @@ class Masters:
                 weight.parameter.data = _nothing(weight)
 
     def span_of(self, tensor: torch.Tensor) -> Span | None:
-        """Return the span of which `tensor` is a parameter."""
-        return self._by_parameter.get(id(tensor))
-
-    def span_at(self, offset: int) -> Span | None:
-        """Return the span that holds byte `offset` of the slab."""
-        index = bisect_right(self._starts, offset) - 1
-        return self._order[index] if index >= 0 else None
+        """Return the span of which `tensor` is a parameter, or into whose bytes in the slab it looks."""
+        known = self._by_parameter.get(id(tensor))
+        if known is None and storage_pointer(tensor) == self.slab.untyped_storage().data_ptr():
+            index = bisect_right(self._starts, int(tensor.storage_offset()) * tensor.element_size()) - 1
+            return self._order[index] if index >= 0 else None
+        return known
 
     def leave(self) -> None:
         """Give every span a storage of its own again and let the parameters look into it."""

@@ -88,7 +88,7 @@ class Pager:
     def storages(self) -> set[int]:
         """Return the storage pointers of all device bytes that weights look into now."""
         blocks = [self._arena, *(page.block for page in self.pages if page.block is not None)]
-        return {block.untyped_storage().data_ptr() for block in blocks} | set(self._touched.storages())
+        return {block.untyped_storage().data_ptr() for block in blocks} | self._touched.storages()
 
     def begin(self) -> None:
         """Begin an outermost call: residents are usable from here on."""

@@ -117,6 +117,7 @@ class Measured:
     step_compute_ns: list[int]
     step_cpu_ns: list[int]
     step_activations: list[int]
+    step_crossings: list[int]
     link_latency_ns: int
     link_bytes_per_second: int
     free_bytes: int

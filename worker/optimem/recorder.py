@@ -21,7 +21,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._pytree import tree_iter
 
+from . import moving
 from .device import Device
+from .live import LiveBytes
 from .units import Reading, Span
 
 # What may be asked of a tensor without reading it, as named by torch's function mode.
@@ -45,7 +47,8 @@ class Recording:
     readings: dict[Span, Reading]
     borders: list[Border]
     step_ns: list[int]
-    step_bytes: list[int]
+    step_bytes: list[int]  # device bytes that are not weights
+    step_crossings: list[int]  # bytes of tensors that pass the border at which a step begins
     called: list[str]  # paths of all module calls
 
     @property
@@ -66,7 +69,8 @@ class _Segment:
 @dataclass
 class _Log:
     borders: list[Border] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)  # per border, of the step that begins there
+    sizes: list[int] = field(default_factory=list)  # per border, bytes in use in the step that begins there
+    crossings: list[int] = field(default_factory=list)  # per border, bytes of tensors that pass it
     segments: list[_Segment] = field(default_factory=list)
     reads: dict[Span, dict[str, None]] = field(default_factory=dict)
     carried: set[Span] = field(default_factory=set)
@@ -89,6 +93,7 @@ class Recorder:
         self._seen: set[Span] = set()
         self._stack: list[str] = []
         self._busy = False
+        self.live = LiveBytes()
         self._modes = (_Functions(self), _Operations(self))
 
     @property
@@ -112,21 +117,23 @@ class Recorder:
             if mode.is_on_top():
                 mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
-    def enter(self, path: str, own: list[Span]) -> None:
-        """Note that module `path` begins; bring its `own` weights."""
-        self._border(path, entry=True)
+    def enter(self, path: str, own: list[Span], passing: Any) -> None:
+        """Note that module `path` begins, called with `passing`; bring its `own` weights."""
+        if not self._stack:
+            self.live.note(list(moving.tensors(passing)))
+        self._border(path, passing, entry=True)
         self._stack.append(path)
         for span in own:
             self._fetch(span)
 
-    def leave(self, path: str) -> None:
-        """Note that module `path` has ended."""
+    def leave(self, path: str, passing: Any) -> None:
+        """Note that module `path` has ended and returned `passing`."""
         if path in self._stack:
             del self._stack[len(self._stack) - 1 - self._stack[::-1].index(path) :]
-        self._border(path, entry=False)
+        self._border(path, passing, entry=False)
 
     def size_of_step(self, nbytes: int) -> None:
-        """Say how large the step is that began at the latest border."""
+        """Say that the step which began at the latest border has `nbytes` in use beside weights."""
         if self._log.sizes:
             self._log.sizes[-1] = max(self._log.sizes[-1], nbytes)
 
@@ -159,8 +166,9 @@ class Recorder:
         for index, nbytes in enumerate(self._log.sizes):
             if 0 <= step_of[index] < len(sizes):
                 sizes[step_of[index]] = max(sizes[step_of[index]], nbytes)
+        crossings = [nbytes for nbytes, kept in zip(self._log.crossings, keep, strict=True) if kept][:-1]
         called = [border.path for border in self._log.borders if border.entry]
-        return Recording(self._readings(borders), borders, ns, sizes, called)
+        return Recording(self._readings(borders), borders, ns, sizes, crossings, called)
 
     def _kept(self) -> list[bool]:
         readers = {path for paths in self._log.reads.values() for path in paths}
@@ -177,12 +185,13 @@ class Recorder:
             found[span] = Reading(tuple(paths), tuple(held))
         return found
 
-    def _border(self, path: str, *, entry: bool) -> None:
+    def _border(self, path: str, passing: Any, *, entry: bool) -> None:
         mark = self._clock.timed_mark()
         if self._log.segments:
             self._log.segments[-1].end = mark
         self._log.borders.append(Border(path, entry))
         self._log.sizes.append(0)
+        self._log.crossings.append(sum(tensor.numel() * tensor.element_size() for tensor in moving.tensors(passing)))
         self._log.segments.append(_Segment(len(self._log.borders) - 1, mark))
 
     def _fetch(self, span: Span) -> None:
@@ -243,7 +252,10 @@ class _Operations(TorchDispatchMode):
             for leaf in tree_iter((args, kwargs)):
                 if isinstance(leaf, torch.Tensor):
                     self._recorder.saw(leaf)
-        return func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
+        if not self._recorder.busy:
+            self._recorder.live.note(output)
+        return output
 
     def is_on_top(self) -> bool:
         return _get_current_dispatch_mode() is self

@@ -18,7 +18,7 @@ from torch import nn
 
 import optimem
 
-from . import describe, moving, protocol, session, targets
+from . import describe, moving, protocol, session, targets, units
 from .device import Device, open_device
 from .errors import BadInput
 
@@ -71,6 +71,8 @@ def run_model(order: Order) -> None:
     device = open_device(order.device)
     call = targets.load(order.target, order.photo, order.size, order.seed)
     notes = _leave_fast_paths(call.model)
+    if device.computes_in_ram:
+        notes.append("on the CPU there is nothing to page: the model ran as it is")
     with torch.inference_mode():
         plain = _run_plain(call, device)
         talk, outputs = _run_under_plan(call, device, order, stop)
@@ -118,7 +120,7 @@ def _run_under_plan(
     attach = optimem.page if order.mode == "page" else optimem.chunk
     attach(call.model, device.torch)
     attachment = optimem._attached.get(id(call.model))
-    talk = attachment.session if attachment else session.Session.open(describe.hello(device))
+    talk = attachment.session if attachment else _talk_of_the_cpu(call.model, device)
     outputs = []
     for _ in range(order.forwards):
         if stop.is_set():
@@ -128,6 +130,15 @@ def _run_under_plan(
         device.settle()
         attachment.report()
     return talk, outputs
+
+
+def _talk_of_the_cpu(model: nn.Module, device: Device) -> session.Session:
+    """Open a session for a model that runs as it is: a chunk of nothing."""
+    talk = session.Session.open(describe.hello(device))
+    wish = protocol.Wish(mode="chunk", vram="", max_layer_size=0, max_capacity="")
+    inventory = units.take_stock(model)
+    talk.ask_for_plan(describe.manifest(model, wish, inventory, units.by_owner(inventory.spans), None))
+    return talk
 
 
 def _leave_fast_paths(model: nn.Module) -> list[str]:

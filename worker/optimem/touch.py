@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from .device import Device
 from .masters import Masters, poison
-from .units import Span, aligned
+from .units import Span, aligned, storage_pointer
 
 
 class Touched:
@@ -23,27 +24,38 @@ class Touched:
         self._masters = masters
         self._poison = poison()
         self._blocks: dict[Span, torch.Tensor] = {}
+        self._seen: dict[int, tuple[Span, StorageWeakRef]] = {}  # by storage pointer, as long as anything looks there
         self.nbytes = 0  # on the device now
         self.moved = 0  # bytes fetched so far
 
     def __contains__(self, span: Span) -> bool:
         return span in self._blocks
 
-    def storages(self) -> dict[int, Span]:
-        """Return whose device bytes lie at which storage pointer."""
-        return {block.untyped_storage().data_ptr(): span for span, block in self._blocks.items()}
+    def storages(self) -> set[int]:
+        """Return the storage pointers of what is here."""
+        return {block.untyped_storage().data_ptr() for block in self._blocks.values()}
 
-    def fetch(self, span: Span) -> int:
-        """Bring `span` to the device and let its parameters look there. Return the pointer of its storage."""
+    def span_of(self, tensor: torch.Tensor) -> Span | None:
+        """Return the span into whose device bytes `tensor` looks, be it a view of some that have been dropped."""
+        span, alive = self._seen.get(storage_pointer(tensor), (None, None))
+        return None if alive is None or alive.expired() else span
+
+    def forget(self) -> None:
+        """Forget what was dropped."""
+        self._seen.clear()
+
+    def fetch(self, span: Span) -> None:
+        """Bring `span` to the device and let its parameters look there."""
         source = self._masters.page([span])
         block = self._device.empty(source.numel())
         block.copy_(source, non_blocking=True)
         for weight in span.weights:
             weight.parameter.data = weight.view(block, 0)
+        storage = block.untyped_storage()
         self._blocks[span] = block
+        self._seen[storage.data_ptr()] = span, StorageWeakRef(storage)
         self.nbytes += block.numel()
         self.moved += block.numel()
-        return block.untyped_storage().data_ptr()
 
     def drop(self, spans: Iterable[Span]) -> None:
         """Let `spans` go, those of them that are here; their parameters look at the masters again."""

@@ -161,6 +161,14 @@ def by_reading(spans: Sequence[Span], readings: dict[Span, Reading]) -> list[Uni
     return sorted(found, key=lambda unit: unit.uses[0] if unit.uses else (1 << 62, 0))
 
 
+def storage_pointer(tensor: torch.Tensor) -> int:
+    """Return where the bytes of `tensor` lie, -1 for sparse and other tensors without bytes of their own."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return -1
+
+
 def _unit_path(owner: str, spans: Sequence[Span], *, whole: bool) -> str:
     return owner if owner and whole else spans[0].weights[0].name
 
