@@ -198,7 +198,7 @@ func (c *Controller) Spawn(ctx context.Context, command Command) (*Worker, error
 	if !c.listening {
 		return nil, ErrNotListening
 	}
-	w, err := start(command, c.config.Socket)
+	w, err := start(ctx, command, c.config.Socket)
 	if err != nil {
 		return nil, err
 	}
@@ -240,10 +240,10 @@ func (c *Controller) stopWorker(w *Worker) error {
 
 // askToStop asks over every session of a worker; false where there is none.
 func (c *Controller) askToStop(w *Worker) (asked bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), askGrace)
+	defer cancel()
 	for _, s := range c.sessionsOf(w) {
-		ctx, cancel := context.WithTimeout(context.Background(), askGrace)
 		asked = s.Stop(ctx, "the controller stops its workers") == nil || asked
-		cancel()
 	}
 	return asked
 }

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,6 +148,25 @@ func TestThereIsRoomAgainAfterASessionEnds(t *testing.T) {
 			return
 		}
 	}
+}
+
+func TestBytesThatAreNoFrame(t *testing.T) {
+	s := serve(t, nil)
+	for _, bytes := range []string{"\x00\x00\x00\x02\xff\xff", "\xff\xff\xff\xff", "\x00\x00\x00\x07\x92\xa3bye\xdd\xff"} {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "unix", s.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte(bytes)); err != nil {
+			t.Fatal(err)
+		}
+		if failure := until[Failure](t, s.watch); failure.Code != ipc.CodeProtocol {
+			t.Errorf("%q: %+v", bytes, failure)
+		}
+		until[Ended](t, s.watch)
+		_ = conn.Close()
+	}
+	dial(t, s).Open(t) // it still serves
 }
 
 func TestTheEndOfTheControllerIsABye(t *testing.T) {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -46,10 +47,10 @@ type Worker struct {
 	err    error // why it ended; readable once done is closed
 }
 
-// start starts a worker that will dial the socket.
-func start(command Command, socket string) (*Worker, error) {
+// start starts a worker that will dial the socket. The end of ctx does not end it: stop does that, step by step.
+func start(ctx context.Context, command Command, socket string) (*Worker, error) {
 	w := &Worker{tail: &tail{next: command.Stderr}, done: make(chan struct{})}
-	cmd := exec.Command(command.Python, command.Args...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), command.Python, command.Args...)
 	cmd.Dir = command.Dir
 	cmd.Env = append(append(os.Environ(), command.Env...), EnvSocket+"="+socket, EnvSpawned+"=1")
 	cmd.Stdout = command.Stdout

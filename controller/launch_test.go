@@ -2,6 +2,7 @@ package controller
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -54,7 +55,7 @@ var roles = map[string]func() int{
 		select {}
 	},
 	"leaves a child behind": func() int {
-		child := exec.Command(os.Args[0])
+		child := exec.CommandContext(context.Background(), os.Args[0])
 		child.Env = append(os.Environ(), roleVariable+"=waits")
 		child.Stderr = os.Stderr // holds the pipe
 		if err := child.Start(); err != nil {
@@ -113,7 +114,7 @@ func spawn(t *testing.T, role string) (*Worker, string) {
 	}
 	command := play(role)
 	command.Stdout = write
-	w, err := start(command, "/nowhere")
+	w, err := start(t.Context(), command, "/nowhere")
 	_ = write.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +129,7 @@ func spawn(t *testing.T, role string) (*Worker, string) {
 }
 
 func TestAChildThatEndsWellHasNoError(t *testing.T) {
-	w, err := start(play("ends well"), "/nowhere")
+	w, err := start(t.Context(), play("ends well"), "/nowhere")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +144,7 @@ func TestAChildKnowsItsSocket(t *testing.T) {
 	command := play("shows its environment")
 	command.Env = append(command.Env, "OF_MINE=yes", EnvSocket+"=/other")
 	command.Stdout = said
-	w, err := start(command, "/some/socket")
+	w, err := start(t.Context(), command, "/some/socket")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func TestTheLastLinesOfAChildThatFails(t *testing.T) {
 	live := &strings.Builder{}
 	command := play("fails")
 	command.Stderr = live
-	w, err := start(command, "/nowhere")
+	w, err := start(t.Context(), command, "/nowhere")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,7 @@ func TestTheLastLinesOfAChildThatFails(t *testing.T) {
 
 func TestAChildThatCannotStart(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "python")
-	if _, err := start(Command{Python: missing}, "/nowhere"); err == nil || !strings.Contains(err.Error(), missing) {
+	if _, err := start(t.Context(), Command{Python: missing}, "/nowhere"); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Error(err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 const (
 	helloGrace = 10 * time.Second // from connecting to hello
 	exitGrace  = 3 * time.Second  // from a lost connection to the end of a spawned worker's process
+	byeGrace   = time.Second      // from the controller's end to hanging up on a worker that does not read
 )
 
 // measures is what every worker is asked to measure: its mode, and so the need for CPU times, is not known at hello.
@@ -104,6 +105,7 @@ func (s *Session) run(ctx context.Context) {
 	go listen(s.conn, inbox)
 	greeting := time.NewTimer(helloGrace)
 	defer greeting.Stop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(byeGrace, s.hangUp) })()
 	for !s.state.Over() {
 		select {
 		case got := <-inbox:
@@ -116,7 +118,7 @@ func (s *Session) run(ctx context.Context) {
 			s.leave()
 		}
 	}
-	_ = s.conn.Close()
+	s.hangUp()
 	for range inbox { // until the listening goroutine has ended
 	}
 	s.conclude()
@@ -420,8 +422,11 @@ func (s *Session) send(message any) {
 	}
 	s.cause = cmp.Or(s.cause, err)
 	s.log.Warn("message not sent", "error", err)
-	_ = s.conn.Close()
+	s.hangUp()
 }
+
+// hangUp closes the connection, again if need be.
+func (s *Session) hangUp() { _ = s.conn.Close() }
 
 // conclude tells how the session ended. A lost one of a spawned worker takes its cause from the end of the process.
 func (s *Session) conclude() {

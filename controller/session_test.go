@@ -464,6 +464,22 @@ func TestTheControllerLeavesWithABye(t *testing.T) {
 	})
 }
 
+func TestAWorkerThatDoesNotReadDoesNotHoldUpTheEnd(t *testing.T) {
+	converse(t, nil, func(t *testing.T, talk talk) {
+		talk.worker.Run(t)
+		for range 20 { // more messages than the connection holds
+			go func() { _ = talk.session.Shrink(t.Context(), 1, time.Second) }()
+		}
+		synctest.Wait()
+		begun := time.Now()
+		talk.hangUp()
+		<-talk.session.Done()
+		if took := time.Since(begun); took != byeGrace {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 func TestAConnectionThatEndsWithoutByeIsLost(t *testing.T) {
 	converse(t, nil, func(t *testing.T, talk talk) {
 		talk.worker.Run(t)

@@ -79,7 +79,7 @@ func TestServeUntilEOF(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	w.Run(t)
 	_ = parent.Close()
 	controllertest.Hear[ipc.Bye](t, w)

@@ -254,7 +254,7 @@ func startProgram(t *testing.T, role string, args ...string) *started {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &started{Cmd: exec.Command(program(t), args...), pipe: pipe, words: bufio.NewReader(pipe)}
+	s := &started{Cmd: exec.CommandContext(t.Context(), program(t), args...), pipe: pipe, words: bufio.NewReader(pipe)}
 	s.Env = append(os.Environ(), programVariable+"=1", roleVariable+"="+role, readyVariable+"="+path)
 	s.Stdout, s.Stderr = &s.out, &s.err
 	if err := s.Start(); err != nil {

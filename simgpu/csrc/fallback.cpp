@@ -11,6 +11,8 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/op_registration/adaption.h>
 #include <ATen/ops/clone.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <exception>
 #include <optional>
@@ -153,8 +155,21 @@ class Call {
   }
 
   void redispatch() {
-    at::AutoDispatchBelowADInplaceOrView below;
-    op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
+    if (plan_.composite) {
+      const auto state = c10::impl::tls_local_dispatch_key_set();
+      c10::impl::ForceDispatchKeyGuard above(state.included_, without_autograd(state.excluded_));
+      op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
+    } else {
+      at::AutoDispatchBelowADInplaceOrView below;
+      op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
+    }
+  }
+
+  // What is excluded on the CPU where a composite is called: autograd never is, the view keys in inference mode only.
+  static c10::DispatchKeySet without_autograd(c10::DispatchKeySet excluded) {
+    return excluded -
+        (c10::InferenceMode::is_enabled() ? c10::autograd_dispatch_keyset
+                                          : c10::autograd_dispatch_keyset_with_ADInplaceOrView);
   }
 
   at::Tensor device_side(const at::Tensor& result) {

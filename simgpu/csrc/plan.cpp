@@ -77,6 +77,8 @@ std::unique_ptr<OpPlan> make_plan(const c10::OperatorHandle& op) {
       std::all_of(returns.begin(), returns.end(), [](const c10::Argument& each) {
                  return each.alias_info() != nullptr && !each.alias_info()->isWrite();
                });
+  plan->composite = op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) &&
+      !op.hasKernelForDispatchKey(c10::DispatchKey::CPU);
   plan->host_waits = op.hasTag(at::Tag::dynamic_output_shape) || op.hasTag(at::Tag::data_dependent_output);
   if (is_index_op(schema.name())) {
     plan->host_waits = false;

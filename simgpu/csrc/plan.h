@@ -24,6 +24,7 @@ struct OpPlan {
   size_t argument_count = 0;
   size_t return_count = 0;
   bool view = false; // only a new look at old bytes: nothing runs on the card
+  bool composite = false; // a composite that is run whole, above autograd as on the CPU
   bool host_waits = false; // the host needs the result's shape or value before it can go on
   bool host_waits_for_masks = false; // the same, but only if an index is a mask
 };

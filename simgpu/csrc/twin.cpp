@@ -4,7 +4,9 @@
 #include "card.h"
 #include "ledger.h"
 
+#include <ATen/EmptyTensor.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/InferenceMode.h>
 
 #include <utility>
 
@@ -34,10 +36,21 @@ c10::intrusive_ptr<c10::StorageImpl> twin_storage(const c10::Storage& storage) {
   return cpu_storage(c10::DataPtr(data, c10::Device(c10::kCPU)), storage.nbytes());
 }
 
+// The dispatch keys of an ordinary CPU tensor, and of one made in inference mode.
+c10::DispatchKeySet cpu_keys(bool inference) {
+  const auto keys_of_new = [](bool in_inference_mode) {
+    c10::InferenceMode mode(in_inference_mode);
+    return at::detail::empty_cpu({0}, at::kByte).key_set();
+  };
+  static const c10::DispatchKeySet ordinary = keys_of_new(false);
+  static const c10::DispatchKeySet inferring = keys_of_new(true);
+  return inference ? inferring : ordinary;
+}
+
 at::Tensor over(c10::Storage storage, const at::Tensor& device) {
   const c10::TensorImpl* from = device.unsafeGetTensorImpl();
   at::Tensor cpu = at::detail::make_tensor<c10::TensorImpl>(
-      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU), from->dtype());
+      c10::TensorImpl::VIEW, std::move(storage), cpu_keys(from->is_inference()), from->dtype());
   c10::TensorImpl* to = cpu.unsafeGetTensorImpl();
   to->set_sizes_and_strides(from->sizes(), from->strides(), from->storage_offset());
   if (C10_UNLIKELY(device.is_conj())) {
@@ -49,7 +62,7 @@ at::Tensor over(c10::Storage storage, const at::Tensor& device) {
   if (C10_UNLIKELY(from->is_wrapped_number())) {
     to->set_wrapped_number(true);
   }
-  // Nothing is differentiated below, but composites choose their way by it (matmul folds or not).
+  // No gradient is ever kept, but composites choose their way by it (matmul folds or not).
   if (device.requires_grad()) {
     to->set_requires_grad(true);
   }

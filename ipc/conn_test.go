@@ -1,0 +1,253 @@
+package ipc
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// socket is a path in a directory that is ours alone, short enough for a socket.
+func socket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ipc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "s", "controller.sock")
+}
+
+func listen(t *testing.T, path string) *Listener {
+	t.Helper()
+	listener, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	return listener
+}
+
+// pair is both ends of a connection.
+func pair(t *testing.T) (dialed, accepted *Conn) {
+	t.Helper()
+	path := socket(t)
+	listener := listen(t, path)
+	dialed, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if accepted, err = listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dialed.Close(); _ = accepted.Close() })
+	return dialed, accepted
+}
+
+func TestBothEndsKnowEachOther(t *testing.T) {
+	dialed, accepted := pair(t)
+	want := Peer{UID: os.Getuid(), PID: os.Getpid()}
+	if dialed.Peer() != want || accepted.Peer() != want {
+		t.Errorf("got %v and %v, not %v", dialed.Peer(), accepted.Peer(), want)
+	}
+}
+
+func TestMessagesOfManySendersArriveWhole(t *testing.T) {
+	dialed, accepted := pair(t)
+	const senders, each = 8, 50
+	var sending sync.WaitGroup
+	for range senders {
+		sending.Go(func() {
+			for range each {
+				if err := dialed.Send(&Stop{Reason: strings.Repeat("x", 3000)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range senders * each {
+		message, err := accepted.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stop, ok := message.(*Stop); !ok || len(stop.Reason) != 3000 {
+			t.Fatalf("got %T", message)
+		}
+	}
+	sending.Wait()
+}
+
+func TestADeadConnectionIsErrClosedOnBothSides(t *testing.T) {
+	dialed, accepted := pair(t)
+	if err := accepted.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dialed.Receive(); !errors.Is(err, ErrClosed) {
+		t.Errorf("receive: %v", err)
+	}
+	if err := accepted.Send(&Bye{}); !errors.Is(err, ErrClosed) {
+		t.Errorf("send after close: %v", err)
+	}
+	if err := dialed.Send(&Bye{}); err != nil && !errors.Is(err, ErrClosed) {
+		t.Errorf("send: %v", err)
+	}
+	if err := accepted.Close(); err != nil {
+		t.Errorf("close twice: %v", err)
+	}
+}
+
+func TestAFrameThatIsCutOffIsAClosedConnection(t *testing.T) {
+	dialed, accepted := pair(t)
+	if _, err := dialed.conn.Write([]byte{0, 0, 0, 9, 0x92}); err != nil {
+		t.Fatal(err)
+	}
+	_ = dialed.Close()
+	if _, err := accepted.Receive(); !errors.Is(err, ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAFrameAboveTheCapIsRefusedFromItsHeader(t *testing.T) {
+	dialed, accepted := pair(t)
+	if _, err := dialed.conn.Write(binary.BigEndian.AppendUint32(nil, MaxFrame+1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := accepted.Receive(); !errors.Is(err, ErrMalformed) {
+		t.Errorf("got %v", err)
+	}
+	if err := dialed.Send(&Bye{Reason: strings.Repeat("x", MaxFrame)}); err == nil || !strings.Contains(err.Error(), "cap") {
+		t.Errorf("sent: %v", err)
+	}
+}
+
+func TestOnlyMessagesAreSent(t *testing.T) {
+	dialed, _ := pair(t)
+	for _, wrong := range []any{nil, "bye", Bye{}, (*Bye)(nil), &struct{}{}} {
+		if err := dialed.Send(wrong); err == nil {
+			t.Errorf("%T was sent", wrong)
+		}
+	}
+}
+
+func TestALiveSocketIsTaken(t *testing.T) {
+	path := socket(t)
+	listen(t, path)
+	if _, err := Listen(path); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Dial(path); err != nil {
+		t.Errorf("the first listener is gone: %v", err)
+	}
+}
+
+func TestASocketWithoutOurLockIsTakenToo(t *testing.T) {
+	path := socket(t)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	other, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	if _, err := Listen(path); !errors.Is(err, ErrTaken) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAStaleSocketIsReplaced(t *testing.T) {
+	path := socket(t)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	_ = stale.Close()
+	listen(t, path)
+}
+
+func TestOnlyOneOfManyGetsAStaleSocket(t *testing.T) {
+	path := socket(t)
+	var mu sync.Mutex
+	var won []*Listener
+	var racing sync.WaitGroup
+	for range 16 {
+		racing.Go(func() {
+			listener, err := Listen(path)
+			if err != nil && !errors.Is(err, ErrTaken) {
+				t.Error(err)
+			}
+			if err == nil {
+				mu.Lock()
+				won = append(won, listener)
+				mu.Unlock()
+			}
+		})
+	}
+	racing.Wait()
+	if len(won) != 1 {
+		t.Fatalf("%d listen at the same path", len(won))
+	}
+	_ = won[0].Close()
+}
+
+func TestWhatIsNoSocketIsNeverRemoved(t *testing.T) {
+	path := socket(t)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path); !errors.Is(err, ErrTaken) {
+		t.Errorf("got %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestADirectoryThatOthersCanOpenIsRefused(t *testing.T) {
+	path := socket(t)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "chmod 700") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAPathTooLongForASocketIsNamed(t *testing.T) {
+	if _, err := Listen(filepath.Join(t.TempDir(), strings.Repeat("x", 120))); err == nil || !strings.Contains(err.Error(), "shorter") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCloseRemovesSocketAndLock(t *testing.T) {
+	path := socket(t)
+	listener := listen(t, path)
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if err := errors.Join(listener.Close(), listener.Close()); err != nil {
+		t.Error(err)
+	}
+	left, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if _, err := listener.Accept(); !errors.Is(err, ErrClosed) {
+		t.Errorf("accept after close: %v", err)
+	}
+}

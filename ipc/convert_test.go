@@ -1,0 +1,57 @@
+package ipc
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/optimem/optimem/planner"
+)
+
+func TestFiguresThatDoNotFitAreNamed(t *testing.T) {
+	const huge = math.MaxUint64
+	unit := func(u Unit) Manifest { return Manifest{Units: []Unit{u}} }
+	tests := map[string]struct {
+		manifest Manifest
+		measured Measured
+		want     string
+	}{
+		"bytes":           {unit(Unit{Bytes: huge}), Measured{}, "units[0].bytes"},
+		"parameters":      {unit(Unit{Parameters: huge}), Measured{}, "units[0].parameters"},
+		"uses":            {unit(Unit{Uses: []Use{{First: huge}}}), Measured{}, "units[0].uses"},
+		"steps":           {Manifest{Steps: huge}, Measured{}, "steps"},
+		"times":           {Manifest{Steps: 1}, Measured{StepComputeNS: []uint64{huge}}, "step_compute_ns"},
+		"a list too long": {Manifest{Steps: 1}, Measured{StepCPUNS: []uint64{1, 2}}, "step_cpu_ns has 2 entries for 1 steps"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if _, err := ToManifest(test.manifest, test.measured); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestAManifestArrivesWhole(t *testing.T) {
+	wire := Manifest{Model: "m", Recorded: true, Steps: 2, Units: []Unit{{Path: "a", Kind: "Linear", Bytes: 512, Parameters: 128, Readers: []string{"a"}, Uses: []Use{{First: 0, Last: 1}}}}}
+	got, err := ToManifest(wire, Measured{StepComputeNS: []uint64{5, 6}, StepCPUNS: []uint64{7, 8}, StepActivations: []uint64{9, 10}, StepCrossings: []uint64{11, 12}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Steps[1] != (planner.Step{Compute: 6, CPU: 8, Activations: 10, Crossing: 12}) || got.Units[0].Uses[0] != (planner.Use{First: 0, Last: 1}) || got.Weights() != 512 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestAWishIsReadByThePlanner(t *testing.T) {
+	got, err := ToOptions(Wish{Mode: "chunk", VRAM: "25%", MaxLayerSize: 7, MaxCapacity: "2GiB"})
+	want := planner.Options{Mode: planner.ModeChunk, VRAM: planner.Share{MilliPercent: 25_000}, MaxLayerSize: 7, MaxCapacity: planner.Capacity{Bytes: 2 << 30}}
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, wish := range []Wish{{VRAM: "lots"}, {MaxCapacity: "-1"}, {MaxLayerSize: math.MaxUint64}} {
+		if _, err := ToOptions(wish); err == nil {
+			t.Errorf("%+v was taken", wish)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package ipc
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/golden")
+
+// vectors are messages whose bytes both sides are tested with: one that is usual, and one at the ends of every range.
+func vectors() map[string]Message {
+	long := strings.Repeat("ä", 200)
+	return map[string]Message{
+		"hello": &Hello{
+			Protocol: Version, PID: 4242, StartTime: 8731, Python: "3.11.7", Torch: "2.15.0+cu132",
+			Device:       Device{Kind: "cuda", Index: 1, UUID: "GPU-6a1c", Name: "NVIDIA L40", TotalBytes: 48 << 30, FreeBytes: 47 << 30},
+			Capabilities: Capabilities{Streams: true, Pinned: true, Async: true},
+		},
+		"hello_extreme": &Hello{
+			Protocol: math.MaxUint64, PID: math.MaxUint64, StartTime: 1 << 32, Python: long, Device: Device{TotalBytes: 255, FreeBytes: 256},
+			Capabilities: Capabilities{Simulated: true},
+		},
+		"welcome":       &Welcome{Session: "s1", Measure: []string{"steps", "link", "cpu"}},
+		"welcome_empty": &Welcome{},
+		"manifest": &Manifest{
+			Model: "ResNet", Wish: Wish{Mode: "page", VRAM: "25%", MaxLayerSize: 1000, MaxCapacity: ""}, Recorded: true,
+			WeightsBytes: 178_195_616, BufferBytes: 422_000, Calls: 347, Steps: 3,
+			Units: []Unit{
+				{Path: "conv1", Kind: "Conv2d", Bytes: 37632, Parameters: 9408, Readers: []string{"conv1"}, Uses: []Use{{First: 1, Last: 1}}},
+				{Path: "fc", Kind: "Linear", Bytes: 8196096, Parameters: 2049000, Readers: []string{"fc", ""}, Uses: []Use{{First: 0, Last: 0}, {First: 2, Last: 2}}},
+			},
+		},
+		"manifest_registered": &Manifest{Model: "Stack", Wish: Wish{Mode: "chunk", MaxCapacity: "2GiB"}, Units: []Unit{{Path: "a.weight", Bytes: 256, Parameters: 64}}},
+		"measured": &Measured{
+			StepComputeNS: []uint64{120, 65_536, 1 << 40}, StepActivations: []uint64{0, 127, 128}, StepCrossings: []uint64{1, 2, 3},
+			LinkLatencyNS: 10_000, LinkBytesPerSecond: 12_000_000_000, FreeBytes: math.MaxInt64,
+		},
+		"measured_cpu": &Measured{StepCPUNS: []uint64{1, 2, math.MaxUint64}},
+		"plan": &Plan{
+			Version: 1, Mode: "page",
+			Pages: []Page{
+				{Units: []uint64{0, 1}, Bytes: 1 << 20, Placement: "streamed"}, {Units: []uint64{2}, Bytes: 1 << 19, Placement: "resident"},
+				{Units: []uint64{3}, Bytes: 256, Placement: "unread"},
+			},
+			Copies:   []Copy{{Page: 0, Offset: 512, First: 0, Last: 3, After: 1}},
+			Eviction: []uint64{1}, ArenaBytes: 1<<20 + 512, ResidentBytes: 1 << 19, BudgetBytes: 2 << 20, ReserveBytes: 1 << 16,
+			PeriodNS: 12_400_000, BoundNS: 12_100_000, Bottleneck: "link",
+		},
+		"plan_empty":    &Plan{},
+		"report":        &Report{PlanVersion: 1, Forwards: 7, PeriodNS: 12_500_000, StallNS: []uint64{0, 31_000}, H2DBytes: 1 << 33, Misses: 2, DeviceBytes: 5, DevicePeakBytes: 6, ActivationBytes: 7, PinnedBytes: 8},
+		"outcome":       &Outcome{Forwards: 8, PlainPeriodNS: 8_150_000, Equal: "equal", Notes: []string{"cosine of two sentences alike 0.55"}},
+		"shrink":        &Shrink{Bytes: 1 << 30, WithinNS: 50_000_000},
+		"stop":          &Stop{Reason: "the user pressed Ctrl-C"},
+		"failure":       &Failure{Code: CodeBadInput, Text: "the largest page, layer4.0.conv2, takes 9.0 MiB"},
+		"bye":           &Bye{Reason: "détaché"},
+		"bye_long_text": &Bye{Reason: strings.Repeat(long, 400)},
+	}
+}
+
+func TestGoldenVectorsAreWrittenAndReadAlike(t *testing.T) {
+	for name, message := range vectors() {
+		t.Run(name, func(t *testing.T) {
+			frame, err := Encode(message)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join("testdata", "golden", name)
+			if *update {
+				write(t, path, message, frame)
+			}
+			want, err := os.ReadFile(path + ".hex")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := hex.EncodeToString(frame); got != strings.TrimSpace(string(want)) {
+				t.Errorf("wrote %s, not %s", got, want)
+			}
+			read, err := Decode(frame[headerSize:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if twin(t, read) != twin(t, message) {
+				t.Errorf("read back %+v, not %+v", read, message)
+			}
+		})
+	}
+}
+
+// twin is a message as JSON, lists never null.
+func twin(t *testing.T, message Message) string {
+	t.Helper()
+	frame, err := Encode(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clean, err := Decode(frame[headerSize:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.MarshalIndent(clean, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(string(text), "null", "[]") + "\n"
+}
+
+func write(t *testing.T, path string, message Message, frame []byte) {
+	t.Helper()
+	for end, text := range map[string]string{".json": twin(t, message), ".hex": hex.EncodeToString(frame) + "\n"} {
+		if err := os.WriteFile(path+end, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestEveryMessageHasAVector(t *testing.T) {
+	seen := map[string]bool{}
+	for _, message := range vectors() {
+		frame, err := Encode(message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, err := inspect(frame[headerSize:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[name] = true
+	}
+	for name := range messages {
+		if !seen[name] {
+			t.Errorf("%s has none", name)
+		}
+	}
+}
