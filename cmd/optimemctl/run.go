@@ -85,8 +85,8 @@ func oneTarget(cmd *cobra.Command, args []string) error {
 func (f *runFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.input, "input", "", "`FILE` with a photograph to look at (default: noise made from the seed)")
 	flags.StringVar(&f.size, "size", "", "size of the input in pixels, `WxH` (default: 224x224)")
-	flags.StringVar(&f.mode, "mode", string(planner.ModePage), "`page` or chunk")
-	flags.StringVar(&f.vram, "vram", "", "device memory to use: a `SIZE` in all, or a percentage of the weights (default: what is free)")
+	flags.StringVar(&f.mode, "mode", string(planner.ModePage), "`MODE`: page or chunk")
+	flags.StringVar(&f.vram, "vram", "", "device memory to use: a `SIZE` in all, activations included, or a percentage of the weights for weights alone (default: what is free)")
 	flags.Int64Var(&f.forwards, "forwards", 5, "`N` forwards to run, 2 or more: the first one records the model")
 	flags.StringVar(&f.maxLayerSize, "max-layer-size", "", "page modules of up to `N` parameters whole (default: the planner chooses)")
 	flags.StringVar(&f.maxCapacity, "max-capacity", "", "chunk: how much of the model may live on the device, `N` parameters or a size with a unit")

@@ -50,7 +50,7 @@ c10::DispatchKeySet cpu_keys(bool inference) {
 at::Tensor over(c10::Storage storage, const at::Tensor& device) {
   const c10::TensorImpl* from = device.unsafeGetTensorImpl();
   at::Tensor cpu = at::detail::make_tensor<c10::TensorImpl>(
-      c10::TensorImpl::VIEW, std::move(storage), cpu_keys(from->is_inference()), from->dtype());
+      c10::TensorImpl::VIEW, std::move(storage), cpu_keys(device.is_inference()), from->dtype());
   c10::TensorImpl* to = cpu.unsafeGetTensorImpl();
   to->set_sizes_and_strides(from->sizes(), from->strides(), from->storage_offset());
   if (C10_UNLIKELY(device.is_conj())) {

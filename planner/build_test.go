@@ -1,0 +1,240 @@
+package planner
+
+import (
+	"errors"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestWhatFitsIsResidentAndNothingStreams(t *testing.T) {
+	p := built(t, uniform(10, 1<<20, 50_000), pcie, percent(100))
+	if len(placements(p, Resident)) != len(p.Pages) || p.Arena != 0 || len(p.Copies) != 0 || p.Period != 500_000 || p.Bound != 500_000 {
+		t.Errorf("got %+v", p)
+	}
+}
+
+func TestResidentsAreSpreadEvenlyAndNeverTheFirstLayers(t *testing.T) {
+	p := built(t, uniform(100, 1<<20, 40_000), pcie, percent(50))
+	resident := placements(p, Resident)
+	if len(resident) < 30 {
+		t.Fatalf("only %d of %d pages are resident", len(resident), len(p.Pages))
+	}
+	if first, last := p.Pages[0].Placement, p.Pages[len(p.Pages)-1].Placement; first != Streamed || last != Streamed {
+		t.Errorf("the first page is %s and the last one %s: both should stream", first, last)
+	}
+	for i := 1; i < len(resident); i++ {
+		if gap := resident[i] - resident[i-1]; gap > 2*len(p.Pages)/len(resident)+1 {
+			t.Errorf("no resident between pages %d and %d", resident[i-1], resident[i])
+		}
+	}
+}
+
+func TestABudgetBelowTheLargestPageNamesItAndTheBytesMissing(t *testing.T) {
+	m := chainOf([]Bytes{1 << 20, 9 << 20, 1 << 20}, []Nanoseconds{1, 1, 1})
+	for _, recorded := range []bool{true, false} {
+		m := m
+		if m.Recorded = recorded; !recorded {
+			m.Units = slices.Clone(m.Units)
+			for i := range m.Units {
+				m.Units[i].Uses = nil
+			}
+		}
+		_, err := Build(m, pcie, Options{Mode: ModePage, VRAM: Share{MilliPercent: 50_000}})
+		var small *TooSmallError
+		if !errors.As(err, &small) || small.Missing() != 9<<20-11<<20/2 || !strings.Contains(err.Error(), "layers.1 takes 9.0 MiB") {
+			t.Errorf("recorded %v: got %v", recorded, err)
+		}
+	}
+}
+
+func TestAUnitReadOverManyStepsStaysResidentAndAlone(t *testing.T) {
+	m := uniform(20, 1<<20, 1000)
+	m.Units = append(m.Units, Unit{Path: "scale", Bytes: 256, Parameters: 64, Readers: []string{""}, Uses: []Use{{0, 19}}})
+	p := built(t, m, pcie, percent(40))
+	for _, page := range p.Pages {
+		if slices.Contains(page.Units, 20) && (page.Placement != Resident || len(page.Units) != 1) {
+			t.Errorf("its page is %+v", page)
+		}
+	}
+}
+
+func TestATiedUnitHasOnePageAndACopyForEachUse(t *testing.T) {
+	m := uniform(20, 1<<20, 1000)
+	m.Units[0].Uses = []Use{{0, 0}, {19, 19}}
+	m.Units[0].Bytes = 2 << 20
+	m.Units[19].Uses = []Use{{18, 18}}
+	m.Units[18].Uses = []Use{{17, 17}}
+	m.Units[17].Uses = nil
+	p := built(t, m, pcie, percent(30))
+	copies := 0
+	for _, c := range p.Copies {
+		if slices.Equal(p.Pages[c.Page].Units, []int{0}) {
+			copies++
+		}
+	}
+	if copies != 2 && !slices.ContainsFunc(p.Pages, func(p Page) bool { return p.Placement == Resident && slices.Contains(p.Units, 0) }) {
+		t.Errorf("%d copies", copies)
+	}
+	if unread := placements(p, Unread); len(unread) != 1 || !slices.Equal(p.Pages[unread[0]].Units, []int{17}) {
+		t.Errorf("unread: %v", unread)
+	}
+}
+
+func TestModulesUpToTheLayerSizeArePagedWhole(t *testing.T) {
+	m := chainOf([]Bytes{400, 400, 400, 4000}, []Nanoseconds{1, 1, 1, 1})
+	for i, path := range []string{"a.x", "a.y", "b.x", "b.y"} {
+		m.Units[i].Path = path
+	}
+	o := percent(95)
+	o.MaxLayerSize = 200
+	p := built(t, m, pcie, o)
+	var pages [][]int
+	for _, page := range p.Pages {
+		pages = append(pages, page.Units)
+	}
+	if want := [][]int{{0, 1}, {2}, {3}}; !reflect.DeepEqual(pages, want) {
+		t.Errorf("got %v, not %v", pages, want)
+	}
+}
+
+func TestBytesOnTheCardHoldActivationsToo(t *testing.T) {
+	m := uniform(10, 1<<20, 1000)
+	m.Steps[4].Activations = 2 << 20
+	p := built(t, m, Machine{Free: 64 << 20, Link: pcie.Link}, Options{Mode: ModePage, VRAM: Share{Bytes: 6 << 20}})
+	if p.Reserve != 2<<20+2<<20/10 || p.Budget+p.Reserve != 6<<20 {
+		t.Errorf("budget %v and reserve %v", p.Budget, p.Reserve)
+	}
+	p = built(t, m, Machine{Free: 5 << 20, Link: pcie.Link}, percent(90))
+	if p.Budget+p.Reserve != 5<<20 {
+		t.Errorf("budget %v and reserve %v exceed what is free", p.Budget, p.Reserve)
+	}
+}
+
+func TestAChunkIsTheRunThatSavesMostNotTheFirst(t *testing.T) {
+	m := uniform(16, 1<<20, 1_000_000)
+	for i := 8; i < 12; i++ {
+		m.Steps[i].CPU = 50_000_000
+	}
+	p := built(t, m, pcie, Options{Mode: ModeChunk, VRAM: Share{MilliPercent: 25_000}})
+	var units []int
+	for _, i := range placements(p, Resident) {
+		units = append(units, p.Pages[i].Units...)
+	}
+	if !slices.Equal(units, []int{8, 9, 10, 11}) || p.Arena != 0 || len(p.Copies) != 0 {
+		t.Errorf("resident: %v", units)
+	}
+}
+
+func TestAChunkLeavesAloneWhatOthersRead(t *testing.T) {
+	m := uniform(4, 1<<20, 1_000_000)
+	m.Units[2].Readers = []string{"layers.2", ""}
+	p := built(t, m, pcie, Options{Mode: ModeChunk, MaxCapacity: Capacity{Bytes: 64 << 20}, VRAM: Share{MilliPercent: 100_000}})
+	for _, page := range p.Pages {
+		if slices.Contains(page.Units, 2) && page.Placement != OnCPU {
+			t.Errorf("got %+v", page)
+		}
+	}
+}
+
+func TestCapacityCountsParameters(t *testing.T) {
+	p := built(t, uniform(16, 1<<20, 1_000_000), pcie, Options{Mode: ModeChunk, VRAM: Share{MilliPercent: 100_000}, MaxCapacity: Capacity{Parameters: 2 << 18}})
+	if p.Resident != 2<<20 {
+		t.Errorf("%v are resident", p.Resident)
+	}
+}
+
+func TestEvictionKeepsWhateverStaysSpread(t *testing.T) {
+	p := built(t, uniform(64, 1<<20, 10), pcie, percent(100))
+	for _, gone := range []int{16, 32, 48} {
+		stays := slices.Sorted(slices.Values(p.Eviction[gone:]))
+		for i := 1; i < len(stays); i++ {
+			if gap := stays[i] - stays[i-1]; gap > 4*64/len(stays) {
+				t.Errorf("after %d evictions none stays between pages %d and %d", gone, stays[i-1], stays[i])
+			}
+		}
+	}
+}
+
+func TestEveryPlanKeepsItsPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := manifests(t)
+		o := Options{Mode: rapid.SampledFrom([]Mode{ModePage, ModeChunk}).Draw(t, "mode"), VRAM: Share{MilliPercent: int64(rapid.IntRange(1_000, 120_000).Draw(t, "share"))}}
+		o.MaxLayerSize = int64(rapid.SampledFrom([]int{0, 0, 100, 2000}).Draw(t, "layer"))
+		machine := Machine{Link: Link{Nanoseconds(rapid.IntRange(0, 20_000).Draw(t, "latency")), Bytes(rapid.IntRange(1, 2_000_000_000).Draw(t, "rate"))}}
+		p, err := Build(m, machine, o)
+		var small *TooSmallError
+		if errors.As(err, &small) {
+			if small.Missing() <= 0 {
+				t.Fatalf("nothing is missing: %v", err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Check(m); err != nil {
+			t.Fatal(err)
+		}
+		occupancy(t, m, p, machine)
+		if again, _ := Build(m, machine, o); !reflect.DeepEqual(again, p) {
+			t.Fatal("the same inputs gave another plan")
+		}
+	})
+}
+
+// occupancy replays a plan and wants no two copies in the same bytes at the same time.
+func occupancy(t *rapid.T, m Manifest, p Plan, machine Machine) {
+	timeline, err := Evaluate(m, p, machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, a := range p.Copies {
+		for j, b := range p.Copies[:i] {
+			if overlap(p.Pages, a, b) && timeline.CopyStart[i] < timeline.StepEnd[b.Last] && timeline.CopyStart[j] < timeline.StepEnd[a.Last] && p.Pages[a.Page].Bytes > 0 {
+				t.Fatalf("copies %d and %d lie in the same bytes at the same time", j, i)
+			}
+		}
+	}
+}
+
+func FuzzBuild(f *testing.F) {
+	f.Add(uint8(3), int64(1<<20), int64(5000), int64(math.MaxInt64), int64(25_000), 0, 2, false)
+	f.Add(uint8(1), int64(0), int64(0), int64(0), int64(0), 0, 0, true)
+	f.Add(uint8(255), int64(1<<62), int64(1<<62), int64(1), int64(1_000_000), -1, 9, false)
+	f.Add(uint8(200), int64(7), int64(1), int64(1), int64(500), 3, 3, true)
+	f.Fuzz(func(t *testing.T, n uint8, bytes, compute, rate, share int64, first, last int, chunk bool) {
+		m := Manifest{Model: "hostile", Recorded: true}
+		for range n {
+			m.Steps = append(m.Steps, Step{Compute: Nanoseconds(compute), CPU: Nanoseconds(compute / 2), Activations: Bytes(bytes / 3)})
+			m.Units = append(m.Units, Unit{Path: "same", Bytes: Bytes(bytes), Parameters: bytes / 4, Uses: []Use{{first, last}, {last + 1, last + 1}}})
+		}
+		o := Options{Mode: ModePage, VRAM: Share{MilliPercent: share}}
+		if chunk {
+			o.Mode = ModeChunk
+		}
+		p, err := Build(m, Machine{Link: Link{Nanoseconds(share), Bytes(rate)}}, o)
+		if err != nil {
+			return
+		}
+		if err := p.Check(m); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func BenchmarkBuild(b *testing.B) {
+	for name, n := range map[string]int{"1000": 1000, "10000": 10_000} {
+		b.Run(name, func(b *testing.B) {
+			m := uniform(n, 20<<20, 500_000)
+			b.ReportAllocs()
+			for b.Loop() {
+				built(b, m, pcie, percent(40))
+			}
+		})
+	}
+}

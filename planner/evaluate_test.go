@@ -1,0 +1,163 @@
+package planner
+
+import (
+	"errors"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// allStreamed is the plan in which every unit streams through an arena of k of them.
+func allStreamed(m Manifest, k int) Plan {
+	p := Plan{Mode: ModePage, Arena: Bytes(k) * m.Units[0].Bytes}
+	var visits []visit
+	for i, u := range m.Units {
+		p.Pages = append(p.Pages, Page{Units: []int{i}, Bytes: u.Bytes, Placement: Streamed})
+		visits = append(visits, visit{u.Uses[0], i})
+	}
+	p.Copies, p.Arena = layRing(p.Pages, visits, p.Arena)
+	p.Budget = p.Arena
+	return p
+}
+
+func TestUniformPagesFollowTheFormula(t *testing.T) {
+	// All streamed through K buffers: period = n max(t, g, (t + g)/K).
+	const n, bytes = 12, 512 * 1000
+	for _, compute := range []Nanoseconds{10_000, 42_000, 60_000, 200_000} {
+		for _, k := range []int{1, 2, 3, 4} {
+			m := uniform(n, bytes, compute)
+			copyTime := pcie.Link.Transfer(bytes)
+			timeline, err := Evaluate(m, allStreamed(m, k), pcie)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := n * max(copyTime, compute, (copyTime+compute)/Nanoseconds(k))
+			if got := timeline.Period; got < want-n || got > want+n {
+				t.Errorf("compute %v, %d buffers: got %v, not %v", compute, k, got, want)
+			}
+		}
+	}
+}
+
+func TestOneBufferIsCopyThenCompute(t *testing.T) {
+	m := chainOf([]Bytes{512 * 1000, 512 * 1000, 512 * 1000}, []Nanoseconds{1000, 2000, 3000})
+	timeline, err := Evaluate(m, allStreamed(m, 1), pcie)
+	if want := 3*pcie.Link.Transfer(512*1000) + 6000; err != nil || timeline.Period != want {
+		t.Errorf("got %v, %v, not %v", timeline.Period, err, want)
+	}
+}
+
+func TestACopyThatNeedsBytesStillHeldIsADeadlock(t *testing.T) {
+	m := uniform(2, 512, 1)
+	p := allStreamed(m, 1)
+	p.Copies[0].Last = 1
+	if _, err := Evaluate(m, p, pcie); !errors.Is(err, ErrDeadlock) {
+		t.Errorf("got %v", err)
+	}
+	if err := p.Check(m); !errors.Is(err, ErrInvalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTransfersRoundUpAndDoNotOverflow(t *testing.T) {
+	link := Link{10, 3_000_000_000}
+	for size, want := range map[Bytes]Nanoseconds{0: 10, 1: 11, 3: 11, 4: 12, 3_000_000_000: 1_000_000_010} {
+		if got := link.Transfer(size); got != want {
+			t.Errorf("%d bytes: got %d ns, not %d", int64(size), int64(got), int64(want))
+		}
+	}
+	if got := (Link{0, 1}).Transfer(largest); got != largest {
+		t.Errorf("got %d", int64(got))
+	}
+}
+
+func TestScalingTimeScalesThePeriod(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := manifests(t)
+		machine := Machine{Link: Link{Nanoseconds(rapid.IntRange(0, 9_000).Draw(t, "latency")), 1_000_000_000}} // whole ns per byte
+		p, err := Build(m, machine, percent(int64(rapid.IntRange(10, 100).Draw(t, "share"))))
+		if err != nil {
+			return
+		}
+		slow := m
+		slow.Steps = append([]Step(nil), m.Steps...)
+		for i := range slow.Steps {
+			slow.Steps[i].Compute *= 4
+		}
+		timeline, _ := Evaluate(slow, p, Machine{Link: Link{4 * machine.Link.Latency, machine.Link.Rate / 4}})
+		if timeline.Period != 4*p.Period {
+			t.Fatalf("%d at quarter speed, %d before", int64(timeline.Period), int64(p.Period))
+		}
+	})
+}
+
+func TestNoPlanBeatsTheBound(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 8).Draw(t, "n")
+		sizes, times := make([]Bytes, n), make([]Nanoseconds, n)
+		for i := range n {
+			sizes[i] = Bytes(512 * rapid.IntRange(1, 2000).Draw(t, "size"))
+			times[i] = Nanoseconds(rapid.IntRange(0, 200_000).Draw(t, "time"))
+		}
+		m := chainOf(sizes, times)
+		budget := m.Weights() * Bytes(rapid.IntRange(20, 95).Draw(t, "percent")) / 100
+		bound := Bound(m, pcie, budget)
+		if best, found := exhaustive(m, pcie, budget); found && best < bound {
+			t.Fatalf("a plan takes %d, the bound is %d", int64(best), int64(bound))
+		}
+	})
+}
+
+// exhaustive tries every set of residents, each page by itself, with all that is left as the arena.
+func exhaustive(m Manifest, machine Machine, budget Bytes) (best Nanoseconds, found bool) {
+	for mask := range 1 << len(m.Units) {
+		p := Plan{Mode: ModePage}
+		var streamed []visit
+		for i, u := range m.Units {
+			page := Page{Units: []int{i}, Bytes: u.Bytes, Placement: Streamed}
+			if mask>>i&1 == 1 {
+				page.Placement = Resident
+				p.Resident += u.Bytes
+			} else {
+				streamed = append(streamed, visit{u.Uses[0], i})
+			}
+			p.Pages = append(p.Pages, page)
+		}
+		p.Copies, p.Arena = layRing(p.Pages, streamed, budget-p.Resident)
+		if p.Resident+p.Arena > budget {
+			continue
+		}
+		if timeline, err := Evaluate(m, p, machine); err == nil && (!found || timeline.Period < best) {
+			best, found = timeline.Period, true
+		}
+	}
+	return best, found
+}
+
+func TestThePlanIsNotFarFromTheBestSetOfResidents(t *testing.T) {
+	var sum, worst float64
+	var count int
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(5, 9).Draw(t, "n")
+		sizes, times := make([]Bytes, n), make([]Nanoseconds, n)
+		for i := range n {
+			sizes[i] = Bytes(512 * rapid.IntRange(2_000, 20_000).Draw(t, "size"))
+			times[i] = Nanoseconds(float64(pcie.Link.Transfer(sizes[i])) * rapid.Float64Range(0.05, 2).Draw(t, "ratio"))
+		}
+		m := chainOf(sizes, times)
+		share := int64(rapid.IntRange(40, 80).Draw(t, "share"))
+		o := percent(share)
+		o.MaxLayerSize = 1 // each unit a page, as for the oracle
+		p, err := Build(m, pcie, o)
+		best, found := exhaustive(m, pcie, p.Budget)
+		if err != nil || !found {
+			return
+		}
+		gap := float64(p.Period)/float64(best) - 1
+		sum, worst, count = sum+gap, max(worst, gap), count+1
+	})
+	t.Logf("gap to the best of all residency sets over %d lists: mean %.2f %%, worst %.1f %%", count, 100*sum/float64(count), 100*worst)
+	if sum/float64(count) > 0.10 {
+		t.Errorf("the mean gap is %.1f %%", 100*sum/float64(count))
+	}
+}
