@@ -58,7 +58,6 @@ type Session struct {
 	plan     planner.Plan  // the latest that was sent
 	sent     bool          // there is such a plan
 	report   ipc.Report    // the latest
-	outcome  ipc.Outcome   // the latest
 	limit    planner.Bytes // device bytes left after shrinking, 0 where nothing was asked back
 	cause    error         // why the connection was lost
 }
@@ -163,14 +162,21 @@ func (s *Session) hear(ctx context.Context, got heard) {
 		s.fail(ipc.CodeProtocol, err.Error())
 		return
 	}
-	next, ok := s.state.next(by)
-	if !ok {
+	stopping := s.state == Stopping
+	if !s.take(by) {
 		s.fail(ipc.CodeProtocol, fmt.Sprintf("%q is out of order while the session is %v", by, s.state))
 		return
 	}
-	stopping := s.state == Stopping
-	s.state = next
 	s.act(ctx, got.message, stopping)
+}
+
+// take moves on in the transition table; false where the step is out of order.
+func (s *Session) take(by step) bool {
+	next, ok := s.state.next(by)
+	if ok {
+		s.state = next
+	}
+	return ok
 }
 
 // stepOf names the step that a message takes.
@@ -320,7 +326,6 @@ func (s *Session) finish(outcome ipc.Outcome) {
 		s.fail(ipc.CodeProtocol, "an outcome has a figure that is out of range")
 		return
 	}
-	s.outcome = outcome
 	s.observe(Finished{Session: s.id, Outcome: outcome})
 }
 
@@ -363,11 +368,10 @@ func (s *Session) adopt(plan planner.Plan) {
 // stop sends a stop, once.
 func (s *Session) stop(reason string) error {
 	stopping := s.state == Stopping
-	next, ok := s.state.next(stepStop)
-	if !ok {
+	if !s.take(stepStop) {
 		return fmt.Errorf("stop session %s: it is %v: %w", s.id, s.state, ErrOutOfOrder)
 	}
-	if s.state = next; !stopping {
+	if !stopping {
 		s.send(&ipc.Stop{Reason: reason})
 	}
 	return nil
@@ -397,7 +401,7 @@ func (s *Session) shrink(ctx context.Context, size planner.Bytes, within time.Du
 
 // fail ends the session by telling the worker what went wrong.
 func (s *Session) fail(code, text string) {
-	s.state = Failed
+	s.take(stepFailure)
 	s.log.Warn("session refused", "code", code, "text", text)
 	s.observe(Failure{Session: s.id, Code: code, Text: text})
 	s.send(&ipc.Failure{Code: code, Text: text})
@@ -405,13 +409,14 @@ func (s *Session) fail(code, text string) {
 
 // leave ends the session because the controller does.
 func (s *Session) leave() {
-	s.state = Closed
+	s.take(stepLeave)
 	s.send(&ipc.Bye{Reason: "the controller ends; the plan in force stays good"})
 }
 
 // disconnect ends the session without a bye.
 func (s *Session) disconnect(err error) {
-	s.state, s.cause = Lost, cmp.Or(s.cause, err)
+	s.take(stepDisconnect)
+	s.cause = cmp.Or(s.cause, err)
 }
 
 // send sends a message. A peer that is gone may have left words to read, so only the reading side ends a session then.

@@ -166,6 +166,17 @@ def test_inference_mode_and_no_grad_in_any_order(card: torch.device) -> None:
         assert bits(model(models.rows())) == expected
 
 
+def test_a_model_made_in_inference_mode_is_paged_too(card: torch.device) -> None:
+    with torch.inference_mode():
+        model = models.Tied().eval()
+        tokens = torch.arange(6).view(2, 3)
+        expected = bits(model(tokens))
+    optimem.page(model, card, vram="60%")
+    for guard in (torch.inference_mode, torch.no_grad, torch.inference_mode):
+        with guard():
+            assert bits(model(tokens)) == expected
+
+
 def test_loading_a_state_dict_while_paged_takes_effect(card: torch.device) -> None:
     model, other = models.Stack().eval(), models.Stack().eval()
     optimem.page(model, card, vram="60%")

@@ -398,4 +398,8 @@ class Attachment:
 
 
 def _version(parameter: nn.Parameter) -> int:
-    return 0 if parameter.is_inference() else parameter._version
+    """Return how often a parameter was written to; 0 where it was made in inference mode, which does not count."""
+    try:
+        return parameter._version
+    except RuntimeError:
+        return 0

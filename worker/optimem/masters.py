@@ -113,8 +113,9 @@ def poison() -> bool:
 
 def _nothing(weight: Weight) -> torch.Tensor:
     """Return a tensor of the weight's shape whose every byte is 0xFF: NaN for every float."""
-    one = torch.full((weight.dtype.itemsize,), 0xFF, dtype=torch.uint8).view(weight.dtype)
-    return one.expand(weight.size)
+    with torch.inference_mode(weight.inference):
+        one = torch.full((weight.dtype.itemsize,), 0xFF, dtype=torch.uint8).view(weight.dtype)
+        return one.expand(weight.size)
 
 
 def _layout(spans: Sequence[Span]) -> dict[Span, int]:

@@ -73,9 +73,8 @@ def run_model(order: Order) -> None:
     notes = _leave_fast_paths(call.model)
     if device.computes_in_ram:
         notes.append("on the CPU there is nothing to page: the model ran as it is")
-    with torch.inference_mode():
-        plain = _run_plain(call, device)
-        talk, outputs = _run_under_plan(call, device, order, stop)
+    plain = _run_plain(call, device)
+    talk, outputs = _run_under_plan(call, device, order, stop)
     if call.judge is not None:
         notes.append(call.judge(outputs[-1]))
     talk.tell(
@@ -94,7 +93,8 @@ def _run_plain(call: targets.Call, device: Device) -> Plain:
     try:
         call.model.to(device.torch)
         args, kwargs = moving.move(call.args, device.torch), moving.move(call.kwargs, device.torch)
-        output = moving.move(call.model(*args, **kwargs), _CPU)
+        with torch.inference_mode():
+            output = moving.move(call.model(*args, **kwargs), _CPU)
         return Plain(output, _time_plain(call.model, args, kwargs, device))
     except torch.OutOfMemoryError:
         log.info("optimem: the plain model has no room on the device; nothing to compare with")
@@ -107,7 +107,8 @@ def _run_plain(call: targets.Call, device: Device) -> Plain:
 def _time_plain(model: nn.Module, args: Any, kwargs: Any, device: Device) -> int:
     marks = [device.timed_mark()]
     for _ in range(_PLAIN_FORWARDS):
-        model(*args, **kwargs)
+        with torch.inference_mode():
+            model(*args, **kwargs)
         marks.append(device.timed_mark())
     device.settle()
     return int(median(device.elapsed_ns(a, b) for a, b in pairwise(marks)))
@@ -125,7 +126,8 @@ def _run_under_plan(
     for _ in range(order.forwards):
         if stop.is_set():
             raise KeyboardInterrupt
-        outputs.append(moving.move(call.model(*call.args, **call.kwargs), _CPU))
+        with torch.inference_mode():
+            outputs.append(moving.move(call.model(*call.args, **call.kwargs), _CPU))
     if attachment:
         device.settle()
         attachment.report()

@@ -26,7 +26,8 @@ def aligned(nbytes: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """One parameter and how it looks into its span: dtype, size and stride in elements, `start` in bytes."""
+    """One parameter and how it looks into its span: dtype, size and stride in elements, `start` in bytes. What was made
+    in inference mode keeps looking at what was made in inference mode, for it has no version counter."""
 
     name: str
     parameter: nn.Parameter
@@ -34,12 +35,14 @@ class Weight:
     size: torch.Size
     stride: tuple[int, ...]
     start: int
+    inference: bool
 
     def view(self, block: torch.Tensor, at: int) -> torch.Tensor:
         """Return this weight as seen in `block` (bytes), whose span begins at byte `at`."""
-        typed = block[at : at + self.start + _extent(self.size, self.stride, self.dtype)].view(self.dtype)
-        origin = typed.storage_offset() + self.start // self.dtype.itemsize
-        return typed.as_strided(self.size, self.stride, origin)
+        with torch.inference_mode(self.inference):  # a look outlives the mode in which it is taken
+            typed = block[at : at + self.start + _extent(self.size, self.stride, self.dtype)].view(self.dtype)
+            origin = typed.storage_offset() + self.start // self.dtype.itemsize
+            return typed.as_strided(self.size, self.stride, origin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +204,7 @@ def _span(group: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Span:
     ranges = [_range(parameter) for _, _, _, parameter in group]
     start, stop = min(low for low, _ in ranges), max(high for _, high in ranges)
     weights = tuple(
-        Weight(name, parameter, parameter.dtype, parameter.size(), parameter.stride(), low - start)
+        Weight(name, parameter, parameter.dtype, parameter.size(), parameter.stride(), low - start, parameter.is_inference())
         for (_, _, name, parameter), (low, _) in zip(group, ranges, strict=True)
     )
     return Span(group[0][0], type(group[0][1]).__name__, stop - start, start, weights)
