@@ -41,7 +41,7 @@ const (
 	stepReport     step = "report"
 	stepOutcome    step = "outcome"
 	stepBye        step = "bye"
-	stepFailure    step = "failure" // of either side
+	stepFailure    step = "failure"    // of either side
 	stepStop       step = "stop"       // we ask the worker to end
 	stepLeave      step = "leave"      // we end the session ourselves
 	stepDisconnect step = "disconnect" // the connection ended without bye

@@ -115,6 +115,12 @@ func TestBytesOnTheCardHoldActivationsToo(t *testing.T) {
 	}
 }
 
+func TestADeviceThatTellsNothingNeedsAWord(t *testing.T) {
+	if _, err := Build(uniform(3, 512, 1), pcie, Options{Mode: ModePage}); err == nil || !strings.Contains(err.Error(), "vram") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAChunkIsTheRunThatSavesMostNotTheFirst(t *testing.T) {
 	m := uniform(16, 1<<20, 1_000_000)
 	for i := 8; i < 12; i++ {

@@ -64,6 +64,7 @@ at::Tensor over(c10::Storage storage, const at::Tensor& device) {
   }
   // No gradient is ever kept, but composites choose their way by it (matmul folds or not).
   if (device.requires_grad()) {
+    c10::InferenceMode mode(device.is_inference()); // only there may an inference tensor be told so
     to->set_requires_grad(true);
   }
   return cpu;

@@ -117,13 +117,14 @@ class Device:
         """Return (bytes that this process could still take, bytes in all)."""
         answer = _ask(self.torch, "mem_get_info")
         if not isinstance(answer, tuple):
-            return 0, 0
+            limit = _ask(self.torch, "recommended_max_memory", argument=False)  # what MPS tells instead
+            return (max(0, limit - self.allocated()), limit) if isinstance(limit, int) else (0, 0)
         free, total = answer
         return int(free) + max(0, self._stat("memory_reserved") - self.allocated()), int(total)
 
     def allocated(self) -> int:
         """Return the bytes in tensors of this process now."""
-        return self._stat("memory_allocated")
+        return self._stat("memory_allocated") or self._stat("current_allocated_memory", argument=False)
 
     def peak(self) -> int:
         """Return the most bytes in tensors since `reset_peak`."""
@@ -137,8 +138,8 @@ class Device:
         """Return cached, unused device memory to the card."""
         _ask(self.torch, "empty_cache", argument=False)
 
-    def _stat(self, name: str) -> int:
-        answer = _ask(self.torch, name)
+    def _stat(self, name: str, *, argument: bool = True) -> int:
+        answer = _ask(self.torch, name, argument=argument)
         return int(answer) if isinstance(answer, int) else 0
 
 
