@@ -18,7 +18,14 @@ setup(
             SOURCES,
             include_dirs=[str(HERE / "csrc")],
             # torch's headers warn by the page; the warnings kept are the ones our own files can cause.
-            extra_compile_args=["-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", "-Wno-interference-size"],
+            extra_compile_args=[
+                "-O2",
+                "-g0",
+                "-fvisibility=hidden",
+                "-Wall",
+                "-Wno-unknown-pragmas",
+                "-Wno-interference-size",
+            ],
         )
     ],
     cmdclass={"build_ext": BuildExtension},

@@ -1,6 +1,6 @@
-"""What the simulated card costs over the plain CPU: microseconds an operation, and whole forwards. Run with a free core.
+"""What the simulated card costs over the plain CPU: microseconds an operation, whole forwards. Wants a free core.
 
-    python bench/overhead.py
+python bench/overhead.py
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-import simgpu
 import torch
+
+import simgpu
 
 
 def seconds(run: Callable[[], object], *, repeat: int) -> float:

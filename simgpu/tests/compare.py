@@ -37,7 +37,9 @@ def assert_same(plain: Any, card: Any) -> None:
         assert same, f"largest difference {(one - back).abs().max()}"
 
 
-def assert_module_same(module: torch.nn.Module, *args: Any, pick: Callable[[Any], Any] = lambda x: x, **kwargs: Any) -> None:
+def assert_module_same(
+    module: torch.nn.Module, *args: Any, pick: Callable[[Any], Any] = lambda x: x, **kwargs: Any
+) -> None:
     """``module(*args)`` on both, inside inference mode; the copy is made outside of it."""
     plain, card = module.eval(), copy.deepcopy(module).eval().to("simgpu")
     with torch.inference_mode():

@@ -6,8 +6,9 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-import simgpu
 import torch
+
+import simgpu
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import pytest
-import simgpu
 import torch
 
+import simgpu
+
 TYPES = [
-    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int32, torch.int64,
-    torch.bool, torch.complex64, torch.float8_e4m3fn,
-]  # fmt: skip
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int8,
+    torch.uint8,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+    torch.complex64,
+    torch.float8_e4m3fn,
+]
 
 
 @pytest.mark.parametrize("dtype", TYPES)

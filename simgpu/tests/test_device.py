@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
-import simgpu
 import torch
+
+import simgpu
 
 
 def test_the_package_is_the_device_module() -> None:
@@ -87,7 +88,14 @@ def _import_with(variables: dict[str, str], code: str) -> subprocess.CompletedPr
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4096", 4096), ("12GiB", 12 << 30), ("1.5 GiB", 3 << 29), ("500MB", 500_000_000), ("64KiB", 65536), ("2gb", 2 * 10**9)],
+    [
+        ("4096", 4096),
+        ("12GiB", 12 << 30),
+        ("1.5 GiB", 3 << 29),
+        ("500MB", 500_000_000),
+        ("64KiB", 65536),
+        ("2gb", 2 * 10**9),
+    ],
 )
 def test_sizes_are_read(text: str, size: int) -> None:
     simgpu.set_capacity(text)

@@ -7,8 +7,9 @@ import threading
 from pathlib import Path
 
 import pytest
-import simgpu
 import torch
+
+import simgpu
 
 MIB = 1 << 20
 

@@ -16,10 +16,17 @@ transformers = pytest.importorskip("transformers")
 @pytest.mark.parametrize(
     ("name", "side"),
     [
-        ("resnet18", 64), ("resnet101", 64), ("vit_b_16", 224), ("convnext_tiny", 64), ("swin_t", 64),
-        ("mobilenet_v3_small", 64), ("efficientnet_b0", 64), ("densenet121", 64), ("googlenet", 64),
+        ("resnet18", 64),
+        ("resnet101", 64),
+        ("vit_b_16", 224),
+        ("convnext_tiny", 64),
+        ("swin_t", 64),
+        ("mobilenet_v3_small", 64),
+        ("efficientnet_b0", 64),
+        ("densenet121", 64),
+        ("googlenet", 64),
     ],
-)  # fmt: skip
+)
 def test_classification(name: str, side: int) -> None:
     extra = {"init_weights": False} if name == "googlenet" else {}
     model = torchvision.models.get_model(name, weights=None, **extra)
@@ -46,7 +53,9 @@ def test_detection(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bert() -> None:
-    config = transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=99)
+    config = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=99
+    )
     ids, mask = torch.randint(0, 99, (2, 7)), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     assert_module_same(
         transformers.BertModel(config),
@@ -58,17 +67,27 @@ def test_bert() -> None:
 
 def gpt2() -> Any:
     return transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=99, n_positions=64, bos_token_id=0, eos_token_id=1)
+        transformers.GPT2Config(
+            n_embd=32, n_layer=2, n_head=4, vocab_size=99, n_positions=64, bos_token_id=0, eos_token_id=1
+        )
     )
 
 
 def llama() -> Any:
     return transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
-            vocab_size=99, max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=2,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=64,
+            vocab_size=99,
+            max_position_embeddings=64,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=2,
         )
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("make", [gpt2, llama])
@@ -94,7 +113,9 @@ def test_generation_with_a_cache(make: Callable[[], Any], sample: bool) -> None:
 
 
 def test_t5_generates() -> None:
-    config = transformers.T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=99, decoder_start_token_id=0)
+    config = transformers.T5Config(
+        d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=99, decoder_start_token_id=0
+    )
     model = transformers.T5ForConditionalGeneration(config).eval()
     ids = torch.randint(3, 99, (1, 5))
     expected = model.generate(ids, max_new_tokens=5)

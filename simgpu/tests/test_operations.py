@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import simgpu
 import torch
 import torch.nn.functional as F
 from compare import assert_module_same, assert_same, to
 from torch import nn
+
+import simgpu
 
 Case = Callable[..., Any]
 
@@ -25,15 +26,40 @@ def cases() -> dict[str, tuple[Case, list[Any]]]:
     return {
         "arithmetic": (lambda a, b: (a + b) * 2 - b / a, [r(3, 4), r(3, 4)]),
         "reductions": (lambda a: (a.sum(), a.mean(0), a.max(1), a.argmin(), a.std(), a.var(0), a.norm()), [r(5, 6)]),
-        "comparisons": (lambda a, b: (a > b, a.eq(b), torch.isclose(a, b), (a > 0).any(), (a > 0).all(1)), [r(4, 2), r(4, 2)]),
+        "comparisons": (
+            lambda a, b: (a > b, a.eq(b), torch.isclose(a, b), (a > 0).any(), (a > 0).all(1)),
+            [r(4, 2), r(4, 2)],
+        ),
         "matmul family": (
-            lambda a, b: (a @ b, torch.addmm(a[0, :1], a, b), torch.einsum("ij,jk->ki", a, b), torch.bmm(a[None], b[None])),
+            lambda a, b: (
+                a @ b,
+                torch.addmm(a[0, :1], a, b),
+                torch.einsum("ij,jk->ki", a, b),
+                torch.bmm(a[None], b[None]),
+            ),
             [r(4, 5), r(5, 6)],
         ),
         "shapes": (
-            lambda a: (a.t(), a.view(2, 6), a.reshape(3, 4), a.permute(1, 0), a.unsqueeze(0), a.flatten(), a[1:, ::2],
-                       a.chunk(2), a.split([1, 3], 1), a.unfold(1, 2, 1), a.diagonal(), a.expand(2, 3, 4), a.movedim(0, 1),
-                       a.unbind(), a.narrow(1, 1, 2), a.select(0, 1), a.squeeze(), a.swapaxes(0, 1)),
+            lambda a: (
+                a.t(),
+                a.view(2, 6),
+                a.reshape(3, 4),
+                a.permute(1, 0),
+                a.unsqueeze(0),
+                a.flatten(),
+                a[1:, ::2],
+                a.chunk(2),
+                a.split([1, 3], 1),
+                a.unfold(1, 2, 1),
+                a.diagonal(),
+                a.expand(2, 3, 4),
+                a.movedim(0, 1),
+                a.unbind(),
+                a.narrow(1, 1, 2),
+                a.select(0, 1),
+                a.squeeze(),
+                a.swapaxes(0, 1),
+            ),
             [r(3, 4)],
         ),
         "joining": (lambda a, b: (torch.cat([a, b]), torch.stack([a, b], 1), torch.hstack([a, b])), [r(3, 4), r(3, 4)]),
@@ -47,21 +73,50 @@ def cases() -> dict[str, tuple[Case, list[Any]]]:
             [r(5, 4), torch.tensor([0, 2, 1]), r(3, 4)],
         ),
         "masks": (
-            lambda a: (a.masked_fill(a > 0, 0.0), a.masked_select(a > 0), a[a > 0], torch.where(a > 0, a, -a), a.nonzero(),
-                       a.clamp(-1, 1), a.tril(), a.triu(1)),
+            lambda a: (
+                a.masked_fill(a > 0, 0.0),
+                a.masked_select(a > 0),
+                a[a > 0],
+                torch.where(a > 0, a, -a),
+                a.nonzero(),
+                a.clamp(-1, 1),
+                a.tril(),
+                a.triu(1),
+            ),
             [r(5, 4)],
         ),
         "unique": (lambda a: (a.unique(), a.unique(return_counts=True)[1], a.bincount()), [torch.tensor([3, 1, 3, 2])]),
-        "cumulative": (lambda a: (a.cumsum(0), a.cumprod(1), a.logcumsumexp(0), a.diff(), a.flip(0), a.roll(1)), [r(5, 4)]),
+        "cumulative": (
+            lambda a: (a.cumsum(0), a.cumprod(1), a.logcumsumexp(0), a.diff(), a.flip(0), a.roll(1)),
+            [r(5, 4)],
+        ),
         "activations": (
-            lambda a: (F.relu(a), F.gelu(a), F.silu(a), F.softmax(a, 1), F.log_softmax(a, 1), F.elu(a), F.hardswish(a),
-                       F.mish(a), F.softplus(a), F.leaky_relu(a), F.glu(a), F.hardsigmoid(a), F.relu6(a)),
+            lambda a: (
+                F.relu(a),
+                F.gelu(a),
+                F.silu(a),
+                F.softmax(a, 1),
+                F.log_softmax(a, 1),
+                F.elu(a),
+                F.hardswish(a),
+                F.mish(a),
+                F.softplus(a),
+                F.leaky_relu(a),
+                F.glu(a),
+                F.hardsigmoid(a),
+                F.relu6(a),
+            ),
             [r(5, 4)],
         ),
         "convolutions": (
-            lambda x, w, d: (F.conv2d(x, w), F.conv2d(x, w, stride=2, padding=1), F.conv2d(x, d, groups=6, dilation=2),
-                             F.conv1d(x[:, :, 0], w[:, :, 0]), F.conv_transpose2d(x, w.transpose(0, 1).contiguous(), stride=2),
-                             F.conv3d(x[:, :, None], w[:, :, None])),
+            lambda x, w, d: (
+                F.conv2d(x, w),
+                F.conv2d(x, w, stride=2, padding=1),
+                F.conv2d(x, d, groups=6, dilation=2),
+                F.conv1d(x[:, :, 0], w[:, :, 0]),
+                F.conv_transpose2d(x, w.transpose(0, 1).contiguous(), stride=2),
+                F.conv3d(x[:, :, None], w[:, :, None]),
+            ),
             [image, r(4, 6, 3, 3), r(6, 1, 3, 3)],
         ),
         "channels last convolution": (
@@ -69,74 +124,154 @@ def cases() -> dict[str, tuple[Case, list[Any]]]:
             [image.to(memory_format=torch.channels_last), r(4, 6, 3, 3).to(memory_format=torch.channels_last)],
         ),
         "pooling": (
-            lambda x: (F.max_pool2d(x, 2), F.avg_pool2d(x, 3, 1, 1), F.adaptive_avg_pool2d(x, 1),
-                       F.adaptive_avg_pool2d(x, 3), F.adaptive_max_pool2d(x, 2), F.max_pool1d(x[0], 3), F.lp_pool2d(x, 2, 2)),
+            lambda x: (
+                F.max_pool2d(x, 2),
+                F.avg_pool2d(x, 3, 1, 1),
+                F.adaptive_avg_pool2d(x, 1),
+                F.adaptive_avg_pool2d(x, 3),
+                F.adaptive_max_pool2d(x, 2),
+                F.max_pool1d(x[0], 3),
+                F.lp_pool2d(x, 2, 2),
+            ),
             [image],
         ),
         "resampling": (
-            lambda x: (F.interpolate(x, scale_factor=2), F.interpolate(x, (5, 7), mode="bilinear", align_corners=False),
-                       F.interpolate(x, (12, 12), mode="bicubic", antialias=True), F.pad(x, (1, 2, 0, 1), mode="reflect"),
-                       F.pad(x, (1, 1, 2, 2)), F.pixel_shuffle(x[:, :4], 2),
-                       F.grid_sample(x, torch.zeros(2, 4, 4, 2, device=x.device), align_corners=False),
-                       F.unfold(x, 3), F.affine_grid(torch.eye(2, 3, device=x.device)[None], [1, 1, 4, 4], False)),
+            lambda x: (
+                F.interpolate(x, scale_factor=2),
+                F.interpolate(x, (5, 7), mode="bilinear", align_corners=False),
+                F.interpolate(x, (12, 12), mode="bicubic", antialias=True),
+                F.pad(x, (1, 2, 0, 1), mode="reflect"),
+                F.pad(x, (1, 1, 2, 2)),
+                F.pixel_shuffle(x[:, :4], 2),
+                F.grid_sample(x, torch.zeros(2, 4, 4, 2, device=x.device), align_corners=False),
+                F.unfold(x, 3),
+                F.affine_grid(torch.eye(2, 3, device=x.device)[None], [1, 1, 4, 4], False),
+            ),
             [image],
         ),
         "normalisations": (
-            lambda x, w, b: (F.layer_norm(x, (9,), w, b), F.group_norm(x, 3), F.instance_norm(x),
-                             F.batch_norm(x, torch.zeros(6, device=x.device), torch.ones(6, device=x.device)),
-                             F.local_response_norm(x, 2), F.normalize(x), F.rms_norm(x, (9,), w)),
+            lambda x, w, b: (
+                F.layer_norm(x, (9,), w, b),
+                F.group_norm(x, 3),
+                F.instance_norm(x),
+                F.batch_norm(x, torch.zeros(6, device=x.device), torch.ones(6, device=x.device)),
+                F.local_response_norm(x, 2),
+                F.normalize(x),
+                F.rms_norm(x, (9,), w),
+            ),
             [image, r(9), r(9)],
         ),
         "attention": (
-            lambda q, k, v: (F.scaled_dot_product_attention(q, k, v), F.scaled_dot_product_attention(q, k, v, is_causal=True),
-                             F.scaled_dot_product_attention(q, k, v, torch.ones(5, 5, device=q.device).tril().bool()),
-                             F.scaled_dot_product_attention(q, q, q)),
+            lambda q, k, v: (
+                F.scaled_dot_product_attention(q, k, v),
+                F.scaled_dot_product_attention(q, k, v, is_causal=True),
+                F.scaled_dot_product_attention(q, k, v, torch.ones(5, 5, device=q.device).tril().bool()),
+                F.scaled_dot_product_attention(q, q, q),
+            ),
             [r(2, 3, 5, 8), r(2, 3, 5, 8), r(2, 3, 5, 8)],
         ),
         "half": (
-            lambda x, w, c: (F.linear(x, w), F.layer_norm(x, (6,)), F.softmax(x, 1), x @ w.t(), F.conv2d(c, c[:, :, :3, :3])),
+            lambda x, w, c: (
+                F.linear(x, w),
+                F.layer_norm(x, (6,)),
+                F.softmax(x, 1),
+                x @ w.t(),
+                F.conv2d(c, c[:, :, :3, :3]),
+            ),
             [r(4, 6).half(), r(3, 6).half(), image.half()],
         ),
         "bfloat16": (
-            lambda x, w, c: (F.linear(x, w), F.layer_norm(x, (6,)), F.softmax(x, 1), x @ w.t(), F.conv2d(c, c[:, :, :3, :3])),
+            lambda x, w, c: (
+                F.linear(x, w),
+                F.layer_norm(x, (6,)),
+                F.softmax(x, 1),
+                x @ w.t(),
+                F.conv2d(c, c[:, :, :3, :3]),
+            ),
             [r(4, 6).bfloat16(), r(3, 6).bfloat16(), image.bfloat16()],
         ),
         "complex": (
-            lambda z: (z * z.conj(), z.abs(), z.angle(), torch.view_as_real(z), z.real + z.imag, z @ z.mH, torch.fft.fft(z),
-                       torch.fft.irfft(z), z.conj().t() @ z),
+            lambda z: (
+                z * z.conj(),
+                z.abs(),
+                z.angle(),
+                torch.view_as_real(z),
+                z.real + z.imag,
+                z @ z.mH,
+                torch.fft.fft(z),
+                torch.fft.irfft(z),
+                z.conj().t() @ z,
+            ),
             [torch.complex(r(4, 4), r(4, 4))],
         ),
         "spectral": (
-            lambda a: (torch.fft.rfft(a), torch.stft(a, 8, return_complex=True, window=torch.hann_window(8, device=a.device)),
-                       torch.fft.fftshift(a)),
+            lambda a: (
+                torch.fft.rfft(a),
+                torch.stft(a, 8, return_complex=True, window=torch.hann_window(8, device=a.device)),
+                torch.fft.fftshift(a),
+            ),
             [r(2, 32)],
         ),
         "linear algebra": (
-            lambda a: (torch.linalg.inv(a), torch.linalg.qr(a), torch.linalg.cholesky(a @ a.t() + 9 * torch.eye(4, device=a.device)),
-                       torch.linalg.solve(a, a), torch.det(a), torch.linalg.svdvals(a), torch.linalg.matrix_exp(a), a.trace()),
+            lambda a: (
+                torch.linalg.inv(a),
+                torch.linalg.qr(a),
+                torch.linalg.cholesky(a @ a.t() + 9 * torch.eye(4, device=a.device)),
+                torch.linalg.solve(a, a),
+                torch.det(a),
+                torch.linalg.svdvals(a),
+                torch.linalg.matrix_exp(a),
+                a.trace(),
+            ),
             [r(4, 4)],
         ),
         "embedding": (
-            lambda i, w: (F.embedding(i, w), F.embedding_bag(i, w, torch.tensor([0, 2], device=i.device)), F.one_hot(i)),
+            lambda i, w: (
+                F.embedding(i, w),
+                F.embedding_bag(i, w, torch.tensor([0, 2], device=i.device)),
+                F.one_hot(i),
+            ),
             [torch.tensor([0, 2, 4, 1]), r(5, 3)],
         ),
         "factories": (
-            lambda a: (torch.zeros_like(a), a.new_ones(2), torch.full_like(a, 3.0), a.new_tensor([1.0, 2.0]),
-                       torch.arange(0, 5, device=a.device), torch.linspace(0, 1, 5, device=a.device),
-                       torch.eye(3, device=a.device), torch.tril_indices(3, 3, device=a.device),
-                       torch.meshgrid(a[0], a[1], indexing="ij"), torch.logspace(0, 1, 3, device=a.device)),
+            lambda a: (
+                torch.zeros_like(a),
+                a.new_ones(2),
+                torch.full_like(a, 3.0),
+                a.new_tensor([1.0, 2.0]),
+                torch.arange(0, 5, device=a.device),
+                torch.linspace(0, 1, 5, device=a.device),
+                torch.eye(3, device=a.device),
+                torch.tril_indices(3, 3, device=a.device),
+                torch.meshgrid(a[0], a[1], indexing="ij"),
+                torch.logspace(0, 1, 3, device=a.device),
+            ),
             [r(3, 4)],
         ),
-        "conversions": (lambda a: (a.long(), a.half(), a.double(), a.bool(), a.to(torch.uint8), a.type_as(a.double())), [r(3, 4).abs()]),
+        "conversions": (
+            lambda a: (a.long(), a.half(), a.double(), a.bool(), a.to(torch.uint8), a.type_as(a.double())),
+            [r(3, 4).abs()],
+        ),
         "losses": (
-            lambda a, t: (F.cross_entropy(a, t), F.nll_loss(a.log_softmax(1), t), F.mse_loss(a, a + 1), F.smooth_l1_loss(a, a * 2)),
+            lambda a, t: (
+                F.cross_entropy(a, t),
+                F.nll_loss(a.log_softmax(1), t),
+                F.mse_loss(a, a + 1),
+                F.smooth_l1_loss(a, a * 2),
+            ),
             [r(4, 5), torch.tensor([0, 1, 2, 3])],
         ),
         "foreach": (lambda a, b: (torch._foreach_add([a, b], 1.0), torch._foreach_mul([a, b], [b, a])), [r(3), r(3)]),
-        "searching": (lambda a: (torch.bucketize(a, a.sort().values), torch.isin(a, a[:2]), a.histc(4), a.isfinite()), [r(6)]),
-        "distances": (lambda a: (torch.cdist(a, a + 1), F.cosine_similarity(a, a + 1), F.pairwise_distance(a, a + 1)), [r(4, 3)]),
+        "searching": (
+            lambda a: (torch.bucketize(a, a.sort().values), torch.isin(a, a[:2]), a.histc(4), a.isfinite()),
+            [r(6)],
+        ),
+        "distances": (
+            lambda a: (torch.cdist(a, a + 1), F.cosine_similarity(a, a + 1), F.pairwise_distance(a, a + 1)),
+            [r(4, 3)],
+        ),
         "bits": (lambda a: (a & 3, a | 4, a ^ 1, ~a, a << 1, a // 2, a % 3), [torch.arange(8)]),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("grad", [torch.no_grad, torch.inference_mode])
@@ -199,7 +334,16 @@ def test_encoders_with_padding_do_not_nest() -> None:
 
 def test_views_alias() -> None:
     a = torch.zeros(4, 4, device="simgpu")
-    for view in (a.t(), a[1:3], a.view(2, 8), a.unfold(0, 2, 2), a.expand(3, 4, 4), a.unsqueeze(0), a.detach(), a.diagonal()):
+    for view in (
+        a.t(),
+        a[1:3],
+        a.view(2, 8),
+        a.unfold(0, 2, 2),
+        a.expand(3, 4, 4),
+        a.unsqueeze(0),
+        a.detach(),
+        a.diagonal(),
+    ):
         assert view.untyped_storage().data_ptr() == a.untyped_storage().data_ptr()
     a[1].fill_(5)
     assert a.t()[0, 1].item() == 5
@@ -320,7 +464,10 @@ def test_autocast(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compile(backend: str) -> None:
-    layer, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4)).eval().to("simgpu"), torch.randn(2, 4, device="simgpu")
+    layer, x = (
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4)).eval().to("simgpu"),
+        torch.randn(2, 4, device="simgpu"),
+    )
     with torch.no_grad():
         assert torch.equal(torch.compile(layer, backend=backend)(x), layer(x))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import simgpu
 import torch
+
+import simgpu
 
 DRAWS: dict[str, Callable[..., torch.Tensor]] = {
     "rand": lambda **k: torch.rand(7, **k),
@@ -15,7 +16,9 @@ DRAWS: dict[str, Callable[..., torch.Tensor]] = {
     "randperm": lambda **k: torch.randperm(9, **k),
     "normal_": lambda device, generator=None: torch.empty(9, device=device).normal_(generator=generator),
     "uniform_": lambda device, generator=None: torch.empty(9, device=device).uniform_(generator=generator),
-    "bernoulli": lambda device, generator=None: torch.bernoulli(torch.full((50,), 0.5, device=device), generator=generator),
+    "bernoulli": lambda device, generator=None: torch.bernoulli(
+        torch.full((50,), 0.5, device=device), generator=generator
+    ),
     "multinomial": lambda device, generator=None: torch.multinomial(
         torch.ones(9, device=device), 4, generator=generator
     ),
@@ -55,7 +58,10 @@ def test_state_comes_back() -> None:
     one = torch.rand(3, device="simgpu", generator=generator)
     generator.set_state(saved)
     assert torch.equal(torch.rand(3, device="simgpu", generator=generator), one)
-    assert torch.equal(torch.rand(3, device="simgpu", generator=generator.clone_state()), torch.rand(3, device="simgpu", generator=generator))
+    assert torch.equal(
+        torch.rand(3, device="simgpu", generator=generator.clone_state()),
+        torch.rand(3, device="simgpu", generator=generator),
+    )
 
 
 def test_fork_rng_leaves_the_card_alone() -> None:

@@ -6,8 +6,9 @@ import threading
 import time
 
 import pytest
-import simgpu
 import torch
+
+import simgpu
 
 
 def test_streams_differ() -> None:

@@ -4,7 +4,7 @@ Device memory is host memory, operations are the CPU's own kernels run in place,
 Capacity, out-of-memory errors, streams, events, pinned memory and memory statistics behave as on a card. It is also the
 device module ``torch.simgpu``. It is not fast, and its times say nothing of a real card (``simulated`` is true).
 
-Environment, read at import: ``SIMGPU_CAPACITY`` (``12GiB``), ``SIMGPU_FILL_FREED`` (``1`` to fill freed memory with NaN).
+Environment, read at import: ``SIMGPU_CAPACITY`` (``12GiB``), ``SIMGPU_FILL_FREED`` (``1`` fills freed memory with NaN).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ _torch.utils.rename_privateuse1_backend("simgpu")
 
 from simgpu import _C as _C  # noqa: E402  (the device must have its name first)
 from simgpu import sizes as _sizes  # noqa: E402
-from simgpu.counting import counters, reset_counters  # noqa: E402
 from simgpu.card import (  # noqa: E402
     DeviceProperties,
     current_device,
@@ -34,6 +33,7 @@ from simgpu.card import (  # noqa: E402
     is_initialized,
     set_device,
 )
+from simgpu.counting import counters, reset_counters  # noqa: E402
 from simgpu.memory import (  # noqa: E402
     capacity,
     empty_cache,

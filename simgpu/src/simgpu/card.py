@@ -1,17 +1,16 @@
-"""The card as a device: that it is there, what it is called, and the context that makes it current. There is one, index 0."""
+"""The card as a device: that it is there, its name, and the context that makes it current. There is one, index 0."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Union
 
 import torch
 
 from simgpu import _C
 
-Device = Union[torch.device, str, int, None]
+Device = torch.device | str | int | None
 
 NAME = "Simulated GPU"
 UUID = str(uuid.uuid5(uuid.NAMESPACE_OID, "simgpu:0"))

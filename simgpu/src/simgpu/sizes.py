@@ -20,7 +20,10 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 def parse(text: str, *, name: str) -> int:
-    """The bytes that ``text`` means. ``name`` is where it came from; ``ValueError`` names both and says what is accepted."""
+    """The bytes that ``text`` means.
+
+    ``name`` is where it came from; ``ValueError`` names both and says what is accepted.
+    """
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
