@@ -4,6 +4,9 @@
 #include "streams.h"
 
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#if __has_include(<c10/core/DeviceCapability.h>)
+#include <c10/core/DeviceCapability.h>
+#endif
 
 namespace simgpu {
 namespace {
@@ -62,6 +65,13 @@ struct CardGuard final : c10::impl::DeviceGuardImplInterface {
   void* getStreamNativeHandle(const c10::Stream stream) const {
     return &state_of(stream);
   }
+
+#if __has_include(<c10/core/DeviceCapability.h>)
+  // Every type that the CPU has; torch 2.9 does not ask.
+  c10::DeviceCapability getDeviceCapability(c10::Device /*device*/) const {
+    return c10::DeviceCapability();
+  }
+#endif
 
   bool queryStream(const c10::Stream& stream) const override {
     return done(stream);

@@ -30,6 +30,8 @@ def test_the_card_is_the_accelerator() -> None:
     assert torch.accelerator.device_count() == 1
     assert torch.accelerator.current_device_index() == 0
     torch.accelerator.set_device_index(0)
+    if hasattr(torch.accelerator, "get_device_capability"):
+        assert torch.bfloat16 in torch.accelerator.get_device_capability()["supported_dtypes"]
 
 
 def test_properties() -> None:

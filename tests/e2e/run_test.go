@@ -117,6 +117,16 @@ func write(t *testing.T, name, text string) string {
 	return path
 }
 
+// read returns what is in a file.
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 const script = `
 import sys, torch, optimem
 torch.manual_seed(0)

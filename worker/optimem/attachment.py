@@ -96,6 +96,7 @@ class Attachment:
         self._inside = self._refused = self._through_root = self._shrunk = False
         self._error_at_entry: BaseException | None = None
         self._forwards = self._misses = self._peak = 0
+        self._owed = 0  # device bytes that the controller wants back
         self._reported = 0.0
         self._frozen: list[nn.Parameter] = []
         self._masters = Masters(device, self._inventory.spans)
@@ -165,13 +166,14 @@ class Attachment:
     # The borders of a forward. These run on the caller's thread, at every entry and exit of a tied module.
 
     def _enter(self, path: str, args: Any, kwargs: Any, frame: FrameType) -> tuple[Any, Any]:
-        if self._gate.enter(frame, look_for_stale=not path):
+        outermost = self._gate.enter(frame, look_for_stale=not path)
+        if outermost:
             args, kwargs = self._begin(path, args, kwargs)
         if self._recorder is not None:
             self._engine.end_step(self._recorder)
             self._recorder.enter(path, self._own.get(path, []), (args, kwargs))
             return args, kwargs
-        self._shrink_if_asked()
+        self._shrink_if_asked(at_start=outermost)
         timer = self._meter.timer
         if timer:
             timer.end_step(path, entry=True)
@@ -338,12 +340,14 @@ class Attachment:
         if plan is not None and self._state is State.STEADY and plan.version > self._plan.version:
             self._follow(plan, steps=False)
 
-    def _shrink_if_asked(self) -> None:
-        nbytes = self.session.bytes_to_give_back()
-        if nbytes:
-            freed = self._engine.shrink(nbytes)
-            log.info("optimem: gave %d of %d bytes back", freed, nbytes)
-            self._shrunk = True
+    def _shrink_if_asked(self, *, at_start: bool) -> None:
+        self._owed += self.session.bytes_to_give_back()
+        if not self._owed:
+            return
+        freed = self._engine.shrink(self._owed, at_start=at_start)
+        if freed is not None:
+            log.info("optimem: gave %d of %d bytes back", freed, self._owed)
+            self._owed, self._shrunk = 0, True
             self._tie()
 
     # What callers may do.

@@ -91,8 +91,9 @@ class Engine(Protocol):
         """End an outermost call."""
         ...
 
-    def shrink(self, nbytes: int) -> int:
-        """Give device bytes back now; return how many."""
+    def shrink(self, nbytes: int, *, at_start: bool) -> int | None:
+        """Give device bytes back now and return how many; None where it must wait for another border. `at_start` tells that
+        nothing of the model runs yet."""
         ...
 
     def refresh(self) -> None:
@@ -199,8 +200,11 @@ class PageEngine:
         if self._pager:
             self._pager.finish(lap=lap)
 
-    def shrink(self, nbytes: int) -> int:
-        return self._pager.shrink(nbytes, self._pager.step()) if self._pager else 0
+    def shrink(self, nbytes: int, *, at_start: bool) -> int | None:
+        if self._pager is None:
+            return 0
+        step = None if at_start else self._pager.step()
+        return None if step is None and not at_start else self._pager.shrink(nbytes, step)
 
     def refresh(self) -> None:
         if self._pager:
@@ -307,8 +311,21 @@ class ChunkEngine:
         for spans in self._spans.values():
             self._masters.return_home(spans)
 
-    def shrink(self, nbytes: int) -> int:
-        return 0
+    def shrink(self, nbytes: int, *, at_start: bool) -> int | None:
+        freed = 0
+        for path in reversed(list(self._looks)):
+            if freed < nbytes and not self._entered.get(path):
+                freed += self._leave_to_cpu(path)
+        self._device.give_back()
+        return freed
+
+    def _leave_to_cpu(self, path: str) -> int:
+        """Let an island sink: from now on the CPU computes it. Return the bytes that this frees."""
+        spans = self._spans.pop(path, [])
+        self._masters.return_home(spans)
+        del self._looks[path]
+        _send(_buffers(self._model.get_submodule(path)), self.home)
+        return sum(self._blocks.pop(span).numel() for span in spans)
 
     def refresh(self) -> None:
         for span, block in self._blocks.items():
