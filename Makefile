@@ -8,13 +8,14 @@ TORCH ?=
 PYTHON ?= python3
 VENV := .venv$(if $(TORCH),-torch$(TORCH))
 export CGO_CFLAGS ?= -O2 -Wno-deprecated-declarations
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: setup demo test check generate bench soak clean
 
 setup:
 	PYTHON=$(PYTHON) tools/venv $(VENV) $(TORCH)
-	go build -o bin/optimemctl ./cmd/optimemctl
+	go build -ldflags "-X main.version=$(VERSION)" -o bin/optimemctl ./cmd/optimemctl
 
 demo: setup
 	tools/demo $(VENV)
