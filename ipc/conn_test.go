@@ -149,7 +149,7 @@ func TestASocketWithoutOurLockIsTakenToo(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	other, err := net.Listen("unix", path)
+	other, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,7 @@ func Encode(message Message) ([]byte, error) {
 func encodeBody(w io.Writer, name string, message any) error {
 	encoder := msgpack.NewEncoder(w)
 	encoder.UseCompactInts(true)
+	encoder.UseArrayEncodedStructs(true)
 	if err := encoder.EncodeArrayLen(2); err != nil {
 		return err
 	}

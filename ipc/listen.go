@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -81,11 +82,11 @@ func (l *Listener) Close() error {
 
 // Dial connects to a listener of the same user.
 func Dial(path string) (*Conn, error) {
-	conn, err := net.DialTimeout("unix", path, dialGrace)
+	conn, err := dial(path)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", path, err)
 	}
-	peer, err := peerOf(conn.(*net.UnixConn))
+	peer, err := peerOf(conn)
 	if err == nil && peer.UID != os.Getuid() {
 		err = fmt.Errorf("it belongs to user %d", peer.UID)
 	}
@@ -93,6 +94,15 @@ func Dial(path string) (*Conn, error) {
 		return nil, errors.Join(fmt.Errorf("dial %s: %w", path, err), conn.Close())
 	}
 	return newConn(conn, peer), nil
+}
+
+func dial(path string) (*net.UnixConn, error) {
+	dialer := net.Dialer{Timeout: dialGrace}
+	conn, err := dialer.DialContext(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UnixConn), nil
 }
 
 // privateDirectory makes a directory or checks that it is the user's alone.
@@ -141,7 +151,7 @@ func bind(path string) (*net.UnixListener, error) {
 
 // answers tells whether somebody listens who holds no lock.
 func answers(path string) bool {
-	conn, err := net.DialTimeout("unix", path, dialGrace)
+	conn, err := dial(path)
 	if err != nil {
 		return false
 	}

@@ -8,7 +8,6 @@ const Version = 1
 
 // Hello opens a session. Worker to controller.
 type Hello struct {
-	_msgpack     struct{} `msgpack:",as_array"`
 	Protocol     uint64
 	PID          uint64
 	StartTime    uint64 // of the process, in clock ticks since boot: tells a reused pid
@@ -20,8 +19,7 @@ type Hello struct {
 
 // Device names a card as torch sees it.
 type Device struct {
-	_msgpack   struct{} `msgpack:",as_array"`
-	Kind       string   // torch's device type: cuda, mps, xla, simgpu, cpu
+	Kind       string // torch's device type: cuda, mps, xla, simgpu, cpu
 	Index      uint64
 	UUID       string
 	Name       string
@@ -31,23 +29,20 @@ type Device struct {
 
 // Capabilities tell what the device can do.
 type Capabilities struct {
-	_msgpack  struct{} `msgpack:",as_array"`
-	Streams   bool     // streams and events
-	Pinned    bool     // page-locked host memory
-	Async     bool     // copies that overlap with compute
-	Simulated bool     // times and memory are simulated
+	Streams   bool // streams and events
+	Pinned    bool // page-locked host memory
+	Async     bool // copies that overlap with compute
+	Simulated bool // times and memory are simulated
 }
 
 // Welcome accepts a session. Controller to worker.
 type Welcome struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Session  string
-	Measure  []string // of "steps", "link", "cpu"
+	Session string
+	Measure []string // of "steps", "link", "cpu"
 }
 
 // Manifest says what the model is made of. Worker to controller, first as registered, then as recorded.
 type Manifest struct {
-	_msgpack     struct{} `msgpack:",as_array"`
 	Model        string
 	Wish         Wish
 	Recorded     bool
@@ -60,16 +55,14 @@ type Manifest struct {
 
 // Wish is what the caller of page or chunk asked for, sizes as text in the user's words.
 type Wish struct {
-	_msgpack     struct{} `msgpack:",as_array"`
-	Mode         string   // page, chunk
-	VRAM         string   // "6GiB", "25%", or empty
-	MaxLayerSize uint64   // parameters; 0 leaves the page size to the planner
-	MaxCapacity  string   // "1000000000" parameters, "2GiB", or empty
+	Mode         string // page, chunk
+	VRAM         string // "6GiB", "25%", or empty
+	MaxLayerSize uint64 // parameters; 0 leaves the page size to the planner
+	MaxCapacity  string // "1000000000" parameters, "2GiB", or empty
 }
 
 // Unit is the smallest set of weights that must move together.
 type Unit struct {
-	_msgpack   struct{} `msgpack:",as_array"`
 	Path       string
 	Kind       string
 	Bytes      uint64 // as laid out on the device
@@ -80,14 +73,12 @@ type Unit struct {
 
 // Use is an interval of steps, both ends included.
 type Use struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	First    uint64
-	Last     uint64
+	First uint64
+	Last  uint64
 }
 
 // Measured carries times. Worker to controller, after the manifest and whenever they changed.
 type Measured struct {
-	_msgpack           struct{} `msgpack:",as_array"`
 	StepComputeNS      []uint64 // one per step, or empty
 	StepCPUNS          []uint64 // one per step, or empty
 	StepActivations    []uint64 // device bytes that are not weights, one per step, or empty
@@ -99,7 +90,6 @@ type Measured struct {
 
 // Plan is the planner's answer. Controller to worker.
 type Plan struct {
-	_msgpack      struct{} `msgpack:",as_array"`
 	Version       uint64
 	Mode          string
 	Pages         []Page
@@ -116,7 +106,6 @@ type Plan struct {
 
 // Page is a run of units that moves as one copy.
 type Page struct {
-	_msgpack  struct{} `msgpack:",as_array"`
 	Units     []uint64
 	Bytes     uint64
 	Placement string // resident, streamed, cpu, unread
@@ -124,17 +113,15 @@ type Page struct {
 
 // Copy brings a streamed page into the arena for one use; see planner.Copy.
 type Copy struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Page     uint64
-	Offset   uint64
-	First    uint64
-	Last     uint64
-	After    uint64
+	Page   uint64
+	Offset uint64
+	First  uint64
+	Last   uint64
+	After  uint64
 }
 
 // Report tells how the plan fares. Worker to controller, after forwards.
 type Report struct {
-	_msgpack        struct{} `msgpack:",as_array"`
 	PlanVersion     uint64   // in force
 	Forwards        uint64   // done so far
 	PeriodNS        uint64   // median of the latest steady forwards; 0 before the first
@@ -149,7 +136,6 @@ type Report struct {
 
 // Outcome says what a run that optimemctl drives has found. Worker to controller.
 type Outcome struct {
-	_msgpack      struct{} `msgpack:",as_array"`
 	Forwards      uint64
 	PlainPeriodNS uint64   // the unpaged model on the same device; 0 where it could not be run
 	Equal         string   // equal, different, unknown
@@ -158,28 +144,24 @@ type Outcome struct {
 
 // Shrink asks for device memory back. Controller to worker.
 type Shrink struct {
-	_msgpack struct{} `msgpack:",as_array"`
 	Bytes    uint64
 	WithinNS uint64 // from receipt
 }
 
 // Stop ends a session: the worker finishes its forward and says Bye. Controller to worker.
 type Stop struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Reason   string
+	Reason string
 }
 
 // Failure says what went wrong and what to do next. Both ways.
 type Failure struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Code     string   // see the Code constants
-	Text     string
+	Code string // see the Code constants
+	Text string
 }
 
 // Bye closes a session in good order. Both ways.
 type Bye struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Reason   string
+	Reason string
 }
 
 // Codes of a Failure.

@@ -186,7 +186,7 @@ func readText(root fs.FS, name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("/%s: %w", name, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, longestFile+1))
 	if err != nil {
 		return "", fmt.Errorf("/%s: %w", name, err)

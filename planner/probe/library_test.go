@@ -35,7 +35,7 @@ func testMain(m *testing.M) int {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	fakeNVML = filepath.Join(dir, "libfakenvml.so")
 	fakeFault = compile(fakeNVML, "testdata/fakenvml.c")
 	return m.Run()
@@ -60,7 +60,7 @@ func compile(to, from string) error {
 	if err != nil {
 		return errors.New("this test compiles a stand-in for NVML and found no C compiler; install one as cc")
 	}
-	out, err := exec.Command(cc, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", to, from).CombinedOutput()
+	out, err := exec.CommandContext(context.Background(), cc, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", to, from).CombinedOutput()
 	if err != nil {
 		return errors.New("compile " + from + ": " + err.Error() + "\n" + string(out))
 	}

@@ -17,10 +17,10 @@ def clean_card() -> Iterator[None]:
     torch.manual_seed(0)
     gc.collect()
     simgpu.set_capacity("12GiB")
-    simgpu.set_fill_freed(False)
+    simgpu.set_fill_freed(True)
     simgpu.reset_counters()
     simgpu.reset_peak_memory_stats()
     yield
     simgpu.set_capacity("12GiB")
-    simgpu.set_fill_freed(False)
+    simgpu.set_fill_freed(True)
     torch.accelerator.set_stream(simgpu.default_stream())

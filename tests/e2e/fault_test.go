@@ -71,7 +71,7 @@ type live struct {
 	worker int // pid
 	lines  *bufio.Reader
 	stderr strings.Builder
-	ended  chan error
+	ended  chan struct{} // closed at the end
 }
 
 const endless = `
@@ -95,7 +95,7 @@ open(sys.argv[2], "w").write(f"same {same} controller {optimem.status(model).con
 func start(p place, seconds int, finished string) *live {
 	p.t.Helper()
 	path := write(p.t, "endless.py", endless)
-	l := &live{cmd: p.command(p.t.Context(), "run", path, "--", itoa(seconds), finished), ended: make(chan error, 1)}
+	l := &live{cmd: p.command(p.t.Context(), "run", path, "--", itoa(seconds), finished), ended: make(chan struct{})}
 	l.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	l.cmd.Stderr = &l.stderr
 	stdout, err := l.cmd.StdoutPipe()
@@ -114,7 +114,7 @@ func start(p place, seconds int, finished string) *live {
 	if l.worker, err = strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(line, "pid "))); err != nil {
 		p.t.Fatal(err)
 	}
-	go func() { _, _ = io.Copy(io.Discard, l.lines); l.ended <- l.cmd.Wait() }()
+	go func() { _, _ = io.Copy(io.Discard, l.lines); _ = l.cmd.Wait(); close(l.ended) }()
 	return l
 }
 
