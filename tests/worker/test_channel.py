@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from optimem import channel
 from optimem.protocol import Bye, ProtocolError, Stop, encode
 

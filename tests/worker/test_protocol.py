@@ -12,6 +12,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from optimem import protocol
 from optimem.protocol import ProtocolError, decode, encode
 

@@ -8,12 +8,13 @@ import threading
 import weakref
 from typing import Any
 
-import models
-import optimem
 import pytest
 import torch
-from same import bits
 from torch import nn
+
+import models
+import optimem
+from same import bits
 
 ATTACH = {"page": optimem.page, "chunk": optimem.chunk}
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import models
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+
+import models
 from optimem.device import SyncDevice
 from optimem.islands import find_islands
 from optimem.masters import Masters
 from optimem.units import Reading, Unit, aligned, by_owner, by_reading, take_stock
 from same import bits
-from torch import nn
 
 CPU = torch.device("cpu")
 

@@ -63,9 +63,10 @@ def _start(binary: str, path: str) -> subprocess.Popen[bytes]:
 
 
 def _end(child: subprocess.Popen[bytes], directory: str) -> None:
-    assert child.stdin is not None
-    with contextlib.suppress(OSError):
-        child.stdin.close()
+    for end in (child.stdin, child.stdout):
+        assert end is not None
+        with contextlib.suppress(OSError):
+            end.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(timeout=5)
     shutil.rmtree(directory, ignore_errors=True)
