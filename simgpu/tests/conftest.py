@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -15,12 +14,11 @@ import simgpu
 def clean_card() -> Iterator[None]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    gc.collect()
     simgpu.set_capacity("12GiB")
-    simgpu.set_fill_freed(True)
+    simgpu.set_fill_freed(False)
     simgpu.reset_counters()
     simgpu.reset_peak_memory_stats()
     yield
     simgpu.set_capacity("12GiB")
-    simgpu.set_fill_freed(True)
+    simgpu.set_fill_freed(False)
     torch.accelerator.set_stream(simgpu.default_stream())
