@@ -60,6 +60,7 @@ class Session:
         self._failure: Failure | None = None
         self._give_back = 0
         self._lost = False
+        self._closing = False  # we said bye: the end of the connection is no news
         self._unsent: queue.Queue[Message | None] = queue.Queue(_UNSENT)
         self._threads = [
             threading.Thread(target=self._receive, name="optimem-receive", daemon=True),
@@ -128,6 +129,7 @@ class Session:
 
     def close(self, reason: str) -> None:
         """Say bye and end. Idempotent."""
+        self._closing = True
         self._post(Bye(reason))
         self._post(None)
         if threading.current_thread() not in self._threads:
@@ -177,7 +179,7 @@ class Session:
         with self._news:
             said, self._lost = self._lost, True
             self._news.notify_all()
-        if not said:
+        if not said and not self._closing:
             silence_if_spawned()
             log.warning("optimem: the controller is gone (%s); the last plan stays in force", why)
 
