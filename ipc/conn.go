@@ -35,7 +35,8 @@ func newConn(conn net.Conn, peer Peer) *Conn { return &Conn{conn: conn, peer: pe
 // Peer tells who is at the other end.
 func (c *Conn) Peer() Peer { return c.peer }
 
-// Send writes one message. A connection that is gone is ErrClosed.
+// Send writes one message. A connection that is gone is ErrClosed. Where the peer does not read for so long that a frame is
+// left half written, nothing can follow it, and the connection is closed.
 func (c *Conn) Send(message any) error {
 	frame, err := Encode(message)
 	if err != nil {
@@ -47,6 +48,9 @@ func (c *Conn) Send(message any) error {
 		return closed(err)
 	}
 	_, err = c.conn.Write(frame)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errors.Join(fmt.Errorf("send: the peer has not read for %v: %w", sendGrace, err), c.Close())
+	}
 	return closed(err)
 }
 

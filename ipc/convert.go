@@ -52,6 +52,25 @@ func FromPlan(p planner.Plan) Plan {
 	return out
 }
 
+// ToPlan reads a plan back from its message, for whoever looks at one from the worker's side.
+func ToPlan(m Plan) (planner.Plan, error) {
+	c := &converter{}
+	out := planner.Plan{
+		Version: c.index(m.Version, "version"), Mode: planner.Mode(m.Mode), Eviction: c.indexes(m.Eviction, "eviction"),
+		Arena: c.size(m.ArenaBytes, "arena_bytes"), Resident: c.size(m.ResidentBytes, "resident_bytes"),
+		Budget: c.size(m.BudgetBytes, "budget_bytes"), Reserve: c.size(m.ReserveBytes, "reserve_bytes"),
+		Period: planner.Nanoseconds(c.number(m.PeriodNS, "period_ns")), Bound: planner.Nanoseconds(c.number(m.BoundNS, "bound_ns")),
+		Bottleneck: planner.Bottleneck(m.Bottleneck),
+	}
+	for i, page := range m.Pages {
+		out.Pages = append(out.Pages, c.page(page, fmt.Sprintf("pages[%d]", i)))
+	}
+	for i, one := range m.Copies {
+		out.Copies = append(out.Copies, c.copy(one, fmt.Sprintf("copies[%d]", i)))
+	}
+	return out, c.err
+}
+
 func unsigned(numbers []int) []uint64 {
 	out := make([]uint64, len(numbers))
 	for i, n := range numbers {
@@ -91,13 +110,26 @@ func (c *converter) unit(u Unit, index int) planner.Unit {
 	name := fmt.Sprintf("units[%d]", index)
 	out := planner.Unit{
 		Path: u.Path, Kind: u.Kind, Readers: u.Readers,
-		Bytes:      planner.Bytes(c.number(u.Bytes, name+".bytes")),
+		Bytes:      c.size(u.Bytes, name+".bytes"),
 		Parameters: c.number(u.Parameters, name+".parameters"),
 	}
 	for _, use := range u.Uses {
-		out.Uses = append(out.Uses, planner.Use{First: int(c.number(use.First, name+".uses")), Last: int(c.number(use.Last, name+".uses"))})
+		out.Uses = append(out.Uses, planner.Use{First: c.index(use.First, name+".uses"), Last: c.index(use.Last, name+".uses")})
 	}
 	return out
+}
+
+func (c *converter) page(p Page, name string) planner.Page {
+	return planner.Page{
+		Units: c.indexes(p.Units, name+".units"), Bytes: c.size(p.Bytes, name+".bytes"), Placement: planner.Placement(p.Placement),
+	}
+}
+
+func (c *converter) copy(one Copy, name string) planner.Copy {
+	return planner.Copy{
+		Page: c.index(one.Page, name+".page"), Offset: c.size(one.Offset, name+".offset"),
+		First: c.index(one.First, name+".first"), Last: c.index(one.Last, name+".last"), After: c.index(one.After, name+".after"),
+	}
 }
 
 func (c *converter) number(n uint64, name string) int64 {
@@ -106,6 +138,25 @@ func (c *converter) number(n uint64, name string) int64 {
 		return 0
 	}
 	return int64(n)
+}
+
+func (c *converter) size(n uint64, name string) planner.Bytes { return planner.Bytes(c.number(n, name)) }
+
+// index is a number that counts pages, units or steps.
+func (c *converter) index(n uint64, name string) int {
+	if n > math.MaxInt {
+		c.fail(name, n)
+		return 0
+	}
+	return int(n)
+}
+
+func (c *converter) indexes(numbers []uint64, name string) []int {
+	out := make([]int, len(numbers))
+	for i, n := range numbers {
+		out[i] = c.index(n, name)
+	}
+	return out
 }
 
 func (c *converter) fail(name string, n uint64) {

@@ -34,6 +34,9 @@ func Encode(message Message) ([]byte, error) {
 	if size > MaxFrame {
 		return nil, fmt.Errorf("encode %s: %d bytes are above the cap of %d", name, size, MaxFrame)
 	}
+	if _, err := inspect(frame.Bytes()[headerSize:]); err != nil { // text that is not UTF-8, too many values
+		return nil, fmt.Errorf("encode %s: %w", name, err)
+	}
 	binary.BigEndian.PutUint32(frame.Bytes(), uint32(size))
 	return frame.Bytes(), nil
 }

@@ -15,7 +15,7 @@ var ErrMalformed = errors.New("malformed frame")
 const maxItems = 1 << 20
 
 // A guard walks a frame along a shape without decoding it. It refuses whatever declares more than the bytes that remain,
-// and every type, count and range that the message does not have.
+// and every type, count and range that the message does not have. How deep it goes is set by the shape, not by the frame.
 type guard struct {
 	rest  []byte
 	items int
@@ -31,7 +31,7 @@ func inspect(body []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s, ok := schemas[name]
+	s, ok := schemas[string(name)]
 	if !ok {
 		return "", fmt.Errorf("%w: there is no message %q", ErrMalformed, name)
 	}
@@ -41,7 +41,7 @@ func inspect(body []byte) (string, error) {
 	if len(g.rest) > 0 {
 		return "", fmt.Errorf("%w: %d bytes follow the message %s", ErrMalformed, len(g.rest), name)
 	}
-	return name, nil
+	return s.name, nil
 }
 
 func (g *guard) walk(s *shape) error {
@@ -102,9 +102,9 @@ func (g *guard) arrayLength(name string) (int, error) {
 	case code&0xf0 == 0x90:
 		count = uint64(code & 0x0f)
 	case code == 0xdc:
-		count, err = g.length(2, name)
+		count, err = g.length(2, 1<<4, name)
 	case code == 0xdd:
-		count, err = g.length(4, name)
+		count, err = g.length(4, 1<<16, name)
 	default:
 		return 0, wrongType(name, "an array", code)
 	}
@@ -117,33 +117,42 @@ func (g *guard) arrayLength(name string) (int, error) {
 	return g.backed(count, name)
 }
 
-func (g *guard) text(name string) (string, error) {
+// text returns the bytes of a string, as they lie in the frame.
+func (g *guard) text(name string) ([]byte, error) {
+	size, err := g.textLength(name)
+	if err != nil {
+		return nil, err
+	}
+	text := g.rest[:size]
+	g.rest = g.rest[size:]
+	if !utf8.Valid(text) {
+		return nil, fmt.Errorf("%w: %s is not valid UTF-8", ErrMalformed, name)
+	}
+	return text, nil
+}
+
+func (g *guard) textLength(name string) (int, error) {
 	code, err := g.code(name)
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	var size uint64
 	switch {
 	case code&0xe0 == 0xa0:
 		size = uint64(code & 0x1f)
-	case code >= 0xd9 && code <= 0xdb:
-		size, err = g.length(1<<(code-0xd9), name)
+	case code == 0xd9:
+		size, err = g.length(1, 1<<5, name)
+	case code == 0xda:
+		size, err = g.length(2, 1<<8, name)
+	case code == 0xdb:
+		size, err = g.length(4, 1<<16, name)
 	default:
-		return "", wrongType(name, "text", code)
+		return 0, wrongType(name, "text", code)
 	}
 	if err != nil {
-		return "", err
+		return 0, err
 	}
-	n, err := g.backed(size, name)
-	if err != nil {
-		return "", err
-	}
-	text := g.rest[:n]
-	g.rest = g.rest[n:]
-	if !utf8.Valid(text) {
-		return "", fmt.Errorf("%w: %s is not valid UTF-8", ErrMalformed, name)
-	}
-	return string(text), nil
+	return g.backed(size, name)
 }
 
 func (g *guard) boolean(name string) error {
@@ -154,36 +163,25 @@ func (g *guard) boolean(name string) error {
 	return err
 }
 
-// number accepts unsigned integers in their shortest form only, so that there is one way to write each.
+// number accepts unsigned integers.
 func (g *guard) number(name string) error {
 	code, err := g.code(name)
 	if err != nil || code < 0x80 {
 		return err
 	}
-	if code < 0xcc || code > 0xcf {
+	switch code {
+	case 0xcc:
+		_, err = g.length(1, 1<<7, name)
+	case 0xcd:
+		_, err = g.length(2, 1<<8, name)
+	case 0xce:
+		_, err = g.length(4, 1<<16, name)
+	case 0xcf:
+		_, err = g.length(8, 1<<32, name)
+	default:
 		return wrongType(name, "an unsigned integer", code)
 	}
-	size := 1 << (code - 0xcc)
-	value, err := g.length(size, name)
-	if err == nil && shortest(value) != size {
-		return fmt.Errorf("%w: %s writes %d in %d bytes", ErrMalformed, name, value, size)
-	}
 	return err
-}
-
-// shortest is the number of bytes behind the code of an unsigned integer.
-func shortest(value uint64) int {
-	switch {
-	case value < 0x80:
-		return 0
-	case value < 1<<8:
-		return 1
-	case value < 1<<16:
-		return 2
-	case value < 1<<32:
-		return 4
-	}
-	return 8
 }
 
 // backed refuses a length that the remaining bytes cannot hold; every value takes at least one.
@@ -203,15 +201,20 @@ func (g *guard) code(name string) (byte, error) {
 	return code, nil
 }
 
-// length reads a big-endian number of size bytes.
-func (g *guard) length(size int, name string) (uint64, error) {
+// length reads a big-endian number of size bytes. One below least would have had a shorter form, which is the only one
+// allowed: so there is one way to write each message.
+func (g *guard) length(size int, least uint64, name string) (uint64, error) {
 	if len(g.rest) < size {
 		return 0, fmt.Errorf("%w: it ends within %s", ErrMalformed, name)
 	}
 	var wide [8]byte
 	copy(wide[8-size:], g.rest[:size])
 	g.rest = g.rest[size:]
-	return binary.BigEndian.Uint64(wide[:]), nil
+	value := binary.BigEndian.Uint64(wide[:])
+	if value < least {
+		return 0, fmt.Errorf("%w: %s writes %d in %d bytes, which is not its shortest form", ErrMalformed, name, value, size)
+	}
+	return value, nil
 }
 
 func wrongType(name, want string, code byte) error {

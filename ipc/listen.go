@@ -17,7 +17,7 @@ import (
 var ErrTaken = errors.New("the socket is taken")
 
 const (
-	maxPath   = 103 // bytes; what sun_path holds on every system that we know, less its end
+	maxPath   = len(syscall.RawSockaddrUnix{}.Path) - 1 // bytes: 107 on Linux, 103 on macOS
 	dialGrace = 5 * time.Second
 )
 
@@ -114,8 +114,8 @@ func privateDirectory(dir string) error {
 	if err != nil {
 		return err
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() {
-		return fmt.Errorf("its directory %s belongs to user %d: choose one of your own", dir, owner.Uid)
+	if owner := ownerOf(info); owner != os.Getuid() {
+		return fmt.Errorf("its directory %s belongs to user %d: choose one of your own", dir, owner)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return fmt.Errorf("its directory %s is open to others (mode %04o): run chmod 700 on it or choose another", dir, mode)
@@ -132,10 +132,8 @@ func bind(path string) (*net.UnixListener, error) {
 		return nil, err
 	case info.Mode()&fs.ModeSocket == 0:
 		return nil, fmt.Errorf("%w: what stands there is no socket: move it or choose another path", ErrTaken)
-	case answers(path):
-		return nil, taken()
 	default:
-		if err := os.Remove(path); err != nil {
+		if err := vacate(path); err != nil {
 			return nil, err
 		}
 	}
@@ -149,40 +147,22 @@ func bind(path string) (*net.UnixListener, error) {
 	return listener, nil
 }
 
-// answers tells whether somebody listens who holds no lock.
-func answers(path string) bool {
+// vacate removes a socket that nobody listens on. Only a refused connection proves that: a listener that is too busy to take
+// one more gives another error.
+func vacate(path string) error {
 	conn, err := dial(path)
-	if err != nil {
-		return false
+	switch {
+	case err == nil:
+		_ = conn.Close()
+		return taken()
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return os.Remove(path)
 	}
-	_ = conn.Close()
-	return true
+	return fmt.Errorf("%w: whether somebody listens there cannot be told: try again or choose another path: %w", ErrTaken, err)
 }
 
 func taken() error {
 	return fmt.Errorf("%w: another process listens there: use that one, stop it, or choose another path", ErrTaken)
-}
-
-// lockBeside takes the lock that goes with a path. The kernel lets go of it when the process ends, however it ends.
-func lockBeside(path string) (*os.File, error) {
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = lock.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, taken()
-		}
-		return nil, fmt.Errorf("lock %s.lock: %w", path, err)
-	}
-	return lock, nil
-}
-
-// unlock lets go and removes the file. Whoever opened it before and locks it now holds a file that is gone; bind's own
-// question to the socket decides between the two.
-func unlock(lock *os.File) error {
-	return errors.Join(os.Remove(lock.Name()), lock.Close())
 }
 
 // firstOf is the first error that is one.

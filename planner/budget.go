@@ -3,9 +3,12 @@ package planner
 import "fmt"
 
 // reserve is what is left to activations and others: the most that any step was seen to use and a tenth, since the
-// allocator rounds and later inputs differ. Before the recorded forward nothing is known, and a quarter of the memory is
-// kept free.
-func reserve(m Manifest, total Bytes) Bytes {
+// allocator rounds and later inputs differ. Before the recorded forward nothing is known: a quarter of the memory is kept
+// free, and nothing where the user spoke of weights alone.
+func reserve(m Manifest, total Bytes, o Options) Bytes {
+	if !m.Recorded && o.VRAM.MilliPercent > 0 {
+		return 0
+	}
 	if !m.Recorded {
 		return total / 4
 	}
@@ -25,7 +28,7 @@ func budget(m Manifest, machine Machine, o Options) (forWeights, reserved Bytes)
 	if o.VRAM.Bytes > 0 && (total == 0 || o.VRAM.Bytes < total) {
 		total = o.VRAM.Bytes
 	}
-	reserved = reserve(m, total)
+	reserved = reserve(m, total, o)
 	if o.VRAM.MilliPercent == 0 {
 		return max(0, total-reserved), reserved
 	}

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -62,25 +63,21 @@ func (b builder) checked(p Plan, err error) (Plan, error) {
 // onTouch is plan 0, for the recorded forward: units are fetched when they are touched, and the oldest goes.
 func (b builder) onTouch() (Plan, error) {
 	p := Plan{Bottleneck: BoundUnknown}
+	if biggest := b.largest(); biggest.Bytes > b.budget {
+		return Plan{}, b.tooSmall(biggest.Bytes, "the largest page, "+biggest.Path)
+	}
 	for i, u := range b.m.Units {
-		if u.Bytes > b.budget {
-			return Plan{}, b.tooSmall(u.Bytes, "the largest page, "+b.largest())
-		}
 		p.Pages = append(p.Pages, Page{Units: []int{i}, Bytes: u.Bytes, Placement: Streamed})
 	}
 	return p, nil
 }
 
-func (b builder) largest() string {
-	return slices.MaxFunc(b.m.Units, func(x, y Unit) int { return int(min(1, max(-1, x.Bytes-y.Bytes))) }).Path
+func (b builder) largest() Unit {
+	return slices.MaxFunc(b.m.Units, func(x, y Unit) int { return cmp.Compare(x.Bytes, y.Bytes) })
 }
 
 func (b builder) tooSmall(need Bytes, what string) error {
-	short := &TooSmallError{Budget: b.budget, Need: need, What: what}
-	if b.m.Recorded {
-		short.Reserve = b.reserve
-	}
-	return short
+	return &TooSmallError{Budget: b.budget, Need: need, Reserve: b.reserve, What: what}
 }
 
 // page plans the mode page from a recording.

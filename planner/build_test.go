@@ -35,7 +35,7 @@ func TestResidentsAreSpreadEvenlyAndNeverTheFirstLayers(t *testing.T) {
 }
 
 func TestABudgetBelowTheLargestPageNamesItAndTheBytesMissing(t *testing.T) {
-	m := chainOf([]Bytes{1 << 20, 9 << 20, 1 << 20}, []Nanoseconds{1, 1, 1})
+	m := chainOf([]Bytes{8 << 20, 9 << 20, 1 << 20}, []Nanoseconds{1, 1, 1})
 	for _, recorded := range []bool{true, false} {
 		m := m
 		if m.Recorded = recorded; !recorded {
@@ -44,9 +44,9 @@ func TestABudgetBelowTheLargestPageNamesItAndTheBytesMissing(t *testing.T) {
 				m.Units[i].Uses = nil
 			}
 		}
-		_, err := Build(m, pcie, Options{Mode: ModePage, VRAM: Share{MilliPercent: 50_000}})
+		_, err := Build(m, pcie, Options{Mode: ModePage, VRAM: Share{MilliPercent: 25_000}})
 		var small *TooSmallError
-		if !errors.As(err, &small) || small.Missing() != 9<<20-11<<20/2 || !strings.Contains(err.Error(), "layers.1 takes 9.0 MiB") {
+		if !errors.As(err, &small) || small.Missing() != 9<<20-18<<20/4 || !strings.Contains(err.Error(), "layers.1 takes 9.0 MiB") {
 			t.Errorf("recorded %v: got %v", recorded, err)
 		}
 	}
