@@ -74,7 +74,9 @@ func (c *Conn) Close() error {
 
 // closed turns every way in which a dead socket shows itself into ErrClosed.
 func closed(err error) error {
-	for _, dead := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, os.ErrClosed, syscall.EPIPE, syscall.ECONNRESET} {
+	for _, dead := range []error{
+		io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, os.ErrClosed, syscall.EPIPE, syscall.ECONNRESET,
+	} {
 		if errors.Is(err, dead) {
 			return fmt.Errorf("%w: %w", ErrClosed, err)
 		}

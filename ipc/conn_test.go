@@ -2,13 +2,20 @@ package ipc
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // socket is a path in a directory that is ours alone, short enough for a socket.
@@ -214,6 +221,113 @@ func TestWhatIsNoSocketIsNeverRemoved(t *testing.T) {
 	}
 }
 
+func TestOfManyThatComeAndGoOnlyOneListensAtATime(t *testing.T) {
+	path := socket(t)
+	var listening atomic.Int64
+	var coming sync.WaitGroup
+	for range 16 {
+		coming.Go(func() {
+			for range 200 {
+				listener, err := Listen(path)
+				if errors.Is(err, ErrTaken) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if now := listening.Add(1); now > 1 {
+					t.Errorf("%d listen at the same path", now)
+				}
+				runtime.Gosched()
+				listening.Add(-1)
+				if err := listener.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	coming.Wait()
+}
+
+func TestALockThatWasSweptAwayHoldsNobodyUp(t *testing.T) {
+	path := socket(t)
+	listener := listen(t, path)
+	if err := os.Remove(path + ".lock"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path); !errors.Is(err, ErrTaken) {
+		t.Errorf("a live socket without its lock: %v", err)
+	}
+	if err := listener.Close(); err != nil {
+		t.Error(err)
+	}
+	listen(t, path)
+}
+
+func TestAPeerThatDoesNotReadIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		conn := newConn(near, Peer{})
+		reading := make(chan error)
+		go func() { // half a frame, and then no more
+			_, err := io.ReadFull(far, make([]byte, 5))
+			reading <- err
+		}()
+		began := time.Now()
+		err := conn.Send(&Bye{Reason: "nobody will hear the end of this"})
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "has not read for 10s") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took != sendGrace {
+			t.Errorf("it took %v", took)
+		}
+		if err := <-reading; err != nil {
+			t.Error(err)
+		}
+		if err := conn.Send(&Bye{}); !errors.Is(err, ErrClosed) {
+			t.Errorf("what follows half a frame: %v", err)
+		}
+		if rest, err := io.ReadAll(far); len(rest) != 0 {
+			t.Errorf("%x followed, %v", rest, err)
+		}
+	})
+}
+
+func TestCloseReleasesWhoReceives(t *testing.T) {
+	dialed, _ := pair(t)
+	released := make(chan error)
+	go func() {
+		_, err := dialed.Receive()
+		released <- err
+	}()
+	if err := dialed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-released; !errors.Is(err, ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheDefaultSocketIsThatOfThePythonSide(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "default_socket.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var places []struct{ XDG_RUNTIME_DIR, TMPDIR, Path string }
+	if err := json.Unmarshal(text, &places); err != nil {
+		t.Fatal(err)
+	}
+	for _, place := range places {
+		t.Setenv("XDG_RUNTIME_DIR", place.XDG_RUNTIME_DIR)
+		t.Setenv("TMPDIR", place.TMPDIR)
+		want := strings.ReplaceAll(place.Path, "UID", strconv.Itoa(os.Getuid()))
+		if got, err := DefaultSocket(); got != want || err != nil {
+			t.Errorf("got %s, %v, not %s", got, err, want)
+		}
+	}
+}
+
 func TestADirectoryThatOthersCanOpenIsRefused(t *testing.T) {
 	path := socket(t)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -228,7 +342,10 @@ func TestADirectoryThatOthersCanOpenIsRefused(t *testing.T) {
 }
 
 func TestAPathTooLongForASocketIsNamed(t *testing.T) {
-	if _, err := Listen(filepath.Join(t.TempDir(), strings.Repeat("x", 120))); err == nil || !strings.Contains(err.Error(), "shorter") {
+	dir := filepath.Dir(socket(t))
+	longest := filepath.Join(dir, strings.Repeat("x", maxPath-len(dir)-1))
+	listen(t, longest)
+	if _, err := Listen(longest + "x"); err == nil || !strings.Contains(err.Error(), "shorter") {
 		t.Errorf("got %v", err)
 	}
 }

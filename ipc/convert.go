@@ -140,7 +140,9 @@ func (c *converter) number(n uint64, name string) int64 {
 	return int64(n)
 }
 
-func (c *converter) size(n uint64, name string) planner.Bytes { return planner.Bytes(c.number(n, name)) }
+func (c *converter) size(n uint64, name string) planner.Bytes {
+	return planner.Bytes(c.number(n, name))
+}
 
 // index is a number that counts pages, units or steps.
 func (c *converter) index(n uint64, name string) int {

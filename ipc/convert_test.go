@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/optimem/optimem/planner"
 )
 
@@ -52,6 +53,37 @@ func TestAWishIsReadByThePlanner(t *testing.T) {
 	for _, wish := range []Wish{{VRAM: "lots"}, {MaxCapacity: "-1"}, {MaxLayerSize: math.MaxUint64}} {
 		if _, err := ToOptions(wish); err == nil {
 			t.Errorf("%+v was taken", wish)
+		}
+	}
+}
+
+func TestAPlanArrivesWhole(t *testing.T) {
+	plan := planner.Plan{
+		Version: 3, Mode: planner.ModePage, Eviction: []int{1}, Arena: 1024, Resident: 512, Budget: 2048, Reserve: 64, Period: 7, Bound: 6,
+		Bottleneck: planner.BoundByLink,
+		Pages:      []planner.Page{{Units: []int{0, 1}, Bytes: 1024, Placement: planner.Streamed}, {Units: []int{2}, Bytes: 512, Placement: planner.Resident}},
+		Copies:     []planner.Copy{{Page: 0, Offset: 512, First: 1, Last: 2, After: 1}},
+	}
+	got, err := ToPlan(FromPlan(plan))
+	if diff := cmp.Diff(plan, got); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+func TestFiguresOfAPlanThatDoNotFitAreNamed(t *testing.T) {
+	const huge = math.MaxUint64
+	for want, plan := range map[string]Plan{
+		"version":          {Version: huge},
+		"eviction":         {Eviction: []uint64{huge}},
+		"arena_bytes":      {ArenaBytes: huge},
+		"bound_ns":         {BoundNS: huge},
+		"pages[0].units":   {Pages: []Page{{Units: []uint64{huge}}}},
+		"pages[1].bytes":   {Pages: []Page{{}, {Bytes: huge}}},
+		"copies[0].after":  {Copies: []Copy{{After: huge}}},
+		"copies[0].offset": {Copies: []Copy{{Offset: huge}}},
+	} {
+		if _, err := ToPlan(plan); err == nil || !strings.HasPrefix(err.Error(), want+" is ") {
+			t.Errorf("got %v, not %s", err, want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package ipc
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"runtime"
 	"strings"
@@ -101,10 +102,72 @@ func TestBytesBehindAMessageAreRefused(t *testing.T) {
 	}
 }
 
-func TestANumberHasOneWayToBeWritten(t *testing.T) {
-	body := append(append(begin("shrink"), 0x92), 0xcd, 0x00, 0x07, 0x00) // 7 in two bytes
-	if _, err := Decode(body); !errors.Is(err, ErrMalformed) {
-		t.Errorf("got %v", err)
+func TestAMessageHasOneWayToBeWritten(t *testing.T) {
+	numbers := append(begin("shrink"), 0x92)
+	reason := append(begin("bye"), 0x91)
+	tests := map[string]struct{ start, rest []byte }{
+		"7 in one byte of its own":        {numbers, []byte{0xcc, 0x07, 0x00}},
+		"7 in two bytes":                  {numbers, []byte{0xcd, 0x00, 0x07, 0x00}},
+		"255 in two bytes":                {numbers, []byte{0xcd, 0x00, 0xff, 0x00}},
+		"65535 in four bytes":             {numbers, []byte{0xce, 0x00, 0x00, 0xff, 0xff, 0x00}},
+		"2^32-1 in eight bytes":           {numbers, []byte{0xcf, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x00}},
+		"a text's length in one byte":     {reason, []byte{0xd9, 0x01, 'x'}},
+		"a text's length in two bytes":    {reason, []byte{0xda, 0x00, 0x01, 'x'}},
+		"a text's length in four bytes":   {reason, []byte{0xdb, 0x00, 0x00, 0x00, 0x01, 'x'}},
+		"an array's length in two bytes":  {begin("bye"), []byte{0xdc, 0x00, 0x01, 0xa0}},
+		"an array's length in four bytes": {begin("bye"), []byte{0xdd, 0x00, 0x00, 0x00, 0x01, 0xa0}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := Decode(append(bytes.Clone(test.start), test.rest...))
+			if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "shortest form") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestWhatWouldBeRefusedIsNotWritten(t *testing.T) {
+	for want, message := range map[string]Message{
+		"bye.Reason is not valid UTF-8": &Bye{Reason: "\xff"},
+		"above 1048576 values":          &Report{StallNS: make([]uint64, maxItems)},
+	} {
+		if _, err := Encode(message); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, not %q", err, want)
+		}
+	}
+}
+
+// costly are the frames that take most memory for their size, with as many values as the guard lets through.
+func costly() map[string][]byte {
+	many := func(start []byte, each []byte, values int, rest ...byte) []byte {
+		count := (maxItems - 64) / values
+		body := binary.BigEndian.AppendUint32(append(start, 0xdd), uint32(count))
+		return append(append(body, bytes.Repeat(each, count)...), rest...)
+	}
+	manifest := append(begin("manifest"), 0x98, 0xa0, 0x94, 0xa0, 0xa0, 0, 0xa0, 0xc2, 0, 0, 0, 0)
+	return map[string][]byte{
+		"texts":   many(append(begin("welcome"), 0x92, 0xa0), []byte{0xa0}, 1),
+		"numbers": many(append(begin("measured"), 0x97), []byte{1}, 1, 0x90, 0x90, 0x90, 0, 0, 0),
+		"units":   many(manifest, []byte{0x96, 0xa0, 0xa0, 0, 0, 0x90, 0x90}, 7),
+		"pages":   many(append(begin("plan"), 0x9c, 0, 0xa0), []byte{0x93, 0x90, 0, 0xa0}, 4, 0x90, 0x90, 0, 0, 0, 0, 0, 0, 0xa0),
+	}
+}
+
+func TestTheCostliestFramesTakeFewMegabytes(t *testing.T) {
+	for name, body := range costly() {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := Decode(body)
+			runtime.ReadMemStats(&after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if spent := after.TotalAlloc - before.TotalAlloc; spent > 64<<20 {
+				t.Errorf("%d MiB were allocated for %d KiB", spent>>20, len(body)>>10)
+			}
+		})
 	}
 }
 
@@ -116,51 +179,38 @@ func TestAFrameOfAMillionValuesIsTooMany(t *testing.T) {
 	}
 }
 
-func FuzzDecode(f *testing.F) {
-	for _, body := range lies() {
-		f.Add(body)
-	}
-	for _, message := range vectors() {
-		frame, err := Encode(message)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(frame[headerSize:])
-	}
-	f.Add(bytes.Repeat([]byte{0x91}, 4096)) // deeply nested
-	f.Fuzz(func(t *testing.T, body []byte) {
-		message, err := Decode(body)
-		if err != nil {
-			if !errors.Is(err, ErrMalformed) {
-				t.Fatalf("the guard let through what cannot be decoded: %v", err)
-			}
-			return
-		}
-		again, err := Encode(message)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(again)-headerSize > len(body) { // lengths may be written longer than need be, never shorter
-			t.Fatalf("%x was read, %x is written", body, again)
-		}
-	})
-}
-
-func BenchmarkDecodeALargePlan(b *testing.B) {
+func largePlan() *Plan {
 	plan := &Plan{Mode: "page"}
 	for i := range uint64(10_000) {
 		plan.Pages = append(plan.Pages, Page{Units: []uint64{i}, Bytes: 1 << 20, Placement: "streamed"})
 		plan.Copies = append(plan.Copies, Copy{Page: i, Offset: i << 20, First: i, Last: i, After: 3})
 	}
-	frame, err := Encode(plan)
+	return plan
+}
+
+func benchmark(b *testing.B, do func(body []byte) error) {
+	frame, err := Encode(largePlan())
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(len(frame)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Decode(frame[headerSize:]); err != nil {
+		if err := do(frame[headerSize:]); err != nil {
 			b.Fatal(err)
 		}
 	}
+}
+
+func BenchmarkDecodeALargePlan(b *testing.B) {
+	benchmark(b, func(body []byte) error { _, err := Decode(body); return err })
+}
+
+func BenchmarkInspectALargePlan(b *testing.B) {
+	benchmark(b, func(body []byte) error { _, err := inspect(body); return err })
+}
+
+func BenchmarkEncodeALargePlan(b *testing.B) {
+	plan := largePlan()
+	benchmark(b, func([]byte) error { _, err := Encode(plan); return err })
 }

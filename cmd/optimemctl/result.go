@@ -59,7 +59,7 @@ func newResult(r record, request runRequest) result {
 	plan := r.inForce()
 	device := r.opened.Hello.Device
 	out := result{
-		Model: clean(cmp.Or(r.manifest.Model, request.target.text)), Mode: cmp.Or(string(plan.Mode), request.flags.mode),
+		Model: request.nameOf(r.manifest), Mode: cmp.Or(string(plan.Mode), request.flags.mode),
 		Device: clean(device.Kind), DeviceIndex: device.Index, DeviceName: clean(device.Name),
 		DeviceBytes: planner.Bytes(device.TotalBytes), Simulated: r.opened.Hello.Capabilities.Simulated,
 		WeightsBytes: planner.Bytes(r.manifest.WeightsBytes), BudgetBytes: plan.Budget, ReserveBytes: plan.Reserve,

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/optimem/optimem/controller"
+	"github.com/optimem/optimem/ipc"
 	"github.com/optimem/optimem/planner"
 	"github.com/optimem/optimem/planner/probe"
 )
@@ -270,6 +271,14 @@ func tryLibrary(ctx context.Context, library string) error {
 		return probeFault(library, err)
 	}
 	return nil
+}
+
+// nameOf is what the user called the model; a script's are called by their classes.
+func (r runRequest) nameOf(manifest ipc.Manifest) string {
+	if r.target.script {
+		return clean(manifest.Model)
+	}
+	return r.target.text
 }
 
 // executable is the path of this program, empty where the system does not tell.

@@ -111,7 +111,7 @@ func TestRunJSON(t *testing.T) {
 		t.Fatalf("%v in %q", err, got.out)
 	}
 	for key, want := range map[string]any{
-		"model": "tower", "mode": "page", "device": "simgpu", "simulated": true, "equal": true, "forwards": 5.0,
+		"model": "torchvision:resnet101", "mode": "page", "device": "simgpu", "simulated": true, "equal": true, "forwards": 5.0,
 		"period_ns": 12e6, "plain_period_ns": 8e6, "plan_version": 1.0, "unread_pages": 0.0, "misses": 0.0,
 	} {
 		if result[key] != want {
