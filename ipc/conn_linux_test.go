@@ -60,7 +60,7 @@ func TestAStrangerIsTurnedAwayByBothEnds(t *testing.T) {
 		if _, err := Dial(path); err == nil || !strings.Contains(err.Error(), "belongs to user 0") {
 			t.Errorf("a stranger's controller was dialed: %v", err)
 		}
-		conn, err := net.Dial("unix", path)
+		conn, err := dial(path)
 		if err != nil {
 			t.Error(err)
 			return
@@ -108,8 +108,8 @@ func TestAListenerTooBusyToAnswerIsNotRobbed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for err == nil { // until no more are taken
-		var conn net.Conn
-		if conn, err = net.Dial("unix", path); err == nil {
+		var conn *net.UnixConn
+		if conn, err = dial(path); err == nil {
 			defer func() { _ = conn.Close() }()
 		}
 	}

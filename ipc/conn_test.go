@@ -227,7 +227,7 @@ func TestOfManyThatComeAndGoOnlyOneListensAtATime(t *testing.T) {
 	var coming sync.WaitGroup
 	for range 16 {
 		coming.Go(func() {
-			for range 200 {
+			for range 500 {
 				listener, err := Listen(path)
 				if errors.Is(err, ErrTaken) {
 					continue

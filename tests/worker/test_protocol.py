@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,51 @@ def test_what_the_protocol_does_not_have_is_named(frame: Any, match: str) -> Non
         decode(msgpack.packb(frame))
 
 
+SHRINK, BYE, WELCOME = b"\x92\xa6shrink", b"\x92\xa3bye", b"\x92\xa7welcome"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SHRINK + b"\x92\xcc\x07\x00",
+        SHRINK + b"\x92\xcd\x00\xff\x00",
+        SHRINK + b"\x92\xcf\x00\x00\x00\x00\xff\xff\xff\xff\x00",
+        SHRINK + b"\x92\xd0\x07\x00",
+        BYE + b"\x91\xd9\x01x",
+        BYE + b"\xdc\x00\x01\xa0",
+    ],
+)
+def test_a_message_has_one_way_to_be_written(body: bytes) -> None:
+    with pytest.raises(ProtocolError, match="shortest form"):
+        decode(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        WELCOME + b"\x92\xa0\xdd" + (1 << 21).to_bytes(4, "big") + b"\xa0" * (1 << 21),
+        b"\x92\xa8measured\x97" + (b"\xdd" + (1 << 19).to_bytes(4, "big") + b"\0" * (1 << 19)) * 3 + b"\x90\0\0\0",
+    ],
+    ids=["in one list", "in three together"],
+)
+def test_more_than_a_million_values_are_too_many(body: bytes) -> None:
+    with pytest.raises(ProtocolError, match="1048576"):
+        decode(body)
+
+
+@pytest.mark.parametrize("start", [b"", BYE, BYE + b"\x91", WELCOME + b"\x92\xa0", b"\x92\xa4plan\x9c\x01\xa0"])
+@pytest.mark.parametrize("header", [b"\xdd", b"\xdf", b"\xdb", b"\xc6", b"\xc9"])
+def test_lies_are_refused_before_anything_is_allocated(start: bytes, header: bytes) -> None:
+    lie = start + header + b"\xff\xff\xff\xff"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError):
+            decode(lie)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_bytes_behind_a_message_are_refused() -> None:
     with pytest.raises(ProtocolError):
         decode(encode(protocol.Bye("x")) + b"\0")
@@ -79,6 +125,28 @@ def test_noise_is_a_protocol_error_and_nothing_else(noise: bytes) -> None:
 def test_values_that_may_not_travel_are_not_sent(value: Any) -> None:
     with pytest.raises(ProtocolError, match=r"shrink\.bytes"):
         encode(protocol.Shrink(bytes=value, within_ns=0))
+
+
+NOTHING: Any = None
+TEXT: Any = "abc"
+NUMBER: Any = 1
+
+
+@pytest.mark.parametrize(
+    ("message", "match"),
+    [
+        (protocol.Welcome("s", TEXT), r"welcome\.measure must be list, not str"),
+        (protocol.Welcome("s", NOTHING), r"welcome\.measure must be list, not NoneType"),
+        (protocol.Welcome("s", [NUMBER]), r"welcome\.measure\[\] must be str, not int"),
+        (protocol.Manifest("m", NOTHING, False, 0, 0, 0, 0, []), r"manifest\.wish must be Wish, not NoneType"),
+        (protocol.Bye("\udcff"), r"bye\.reason is not valid UTF-8"),
+        (protocol.Wish("page", "", 0, ""), "Wish is no message"),
+        (protocol.Bye("x" * protocol.MAX_FRAME), "above the cap"),
+    ],
+)
+def test_what_does_not_fit_its_annotation_is_named(message: Any, match: str) -> None:
+    with pytest.raises(ProtocolError, match=match):
+        encode(message)
 
 
 numbers = st.integers(0, (1 << 64) - 1)

@@ -6,13 +6,14 @@ Several threads may send, one may receive. The other end must be a process of th
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import stat
 import struct
 import sys
-import tempfile
 import threading
+import time
 from pathlib import Path
 
 from .protocol import MAX_FRAME, Message, ProtocolError, decode, encode
@@ -31,58 +32,98 @@ class Channel:
     """An open connection to a controller."""
 
     def __init__(self, connection: socket.socket) -> None:
+        # Each direction has a limit of its own: the socket blocks, and the kernel holds the limits. Python's own timeout is
+        # one for both, and a thread that receives would cut short another one's send.
+        connection.settimeout(None)
         self._connection = connection
         self._sending = threading.Lock()
+        self._read = bytearray()  # the beginning of a frame whose end has not come yet
 
     def send(self, message: Message) -> None:
-        """Write one message. Raises ChannelClosed, or ProtocolError for one that may not travel."""
+        """Write one message. Raises ChannelClosed, or ProtocolError for one that may not travel.
+
+        Where the peer does not read for so long that a frame is left half written, nothing can follow it: this direction is
+        closed, and what the peer has sent can still be received.
+        """
         body = encode(message)
         with self._sending:
             try:
-                self._connection.sendall(_HEADER.pack(len(body)) + body)
+                self._write(_HEADER.pack(len(body)) + body)
+            except BlockingIOError as error:
+                self._shutdown(socket.SHUT_WR)
+                raise ChannelClosed(f"the other side has not read for {_SEND_S:g} s") from error
             except OSError as error:
                 raise ChannelClosed(f"the message was not sent: {error}") from error
 
     def receive(self, timeout: float | None = None) -> Message:
-        """Wait for one message, at most `timeout` seconds for its beginning.
+        """Wait at most `timeout` seconds for one message. What has come of it by then is kept for the next call.
 
         Raises TimeoutError, ChannelClosed, or ProtocolError.
         """
-        try:
-            self._connection.settimeout(timeout)
-        except OSError as error:
-            raise ChannelClosed("the channel is closed") from error
-        (length,) = _HEADER.unpack(self._exactly(_HEADER.size))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._fill(_HEADER.size, deadline)
+        (length,) = _HEADER.unpack_from(self._read)
         if length > MAX_FRAME:
             raise ProtocolError(f"a frame declares {length} bytes, the cap is {MAX_FRAME}")
-        return decode(self._exactly(length))
+        self._fill(_HEADER.size + length, deadline)
+        body = bytes(memoryview(self._read)[_HEADER.size :])
+        self._read = bytearray()
+        return decode(body)
 
     def close(self) -> None:
         """End the connection; a thread that waits in `receive` is released. Idempotent."""
-        with contextlib.suppress(OSError):  # closed already, by whichever side
-            self._connection.shutdown(socket.SHUT_RDWR)
+        self._shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
-    def _exactly(self, count: int) -> bytes:
-        """Read `count` bytes; memory grows with what arrives, not with what was declared."""
-        read = bytearray()
-        while len(read) < count:
+    def _shutdown(self, direction: int) -> None:
+        with contextlib.suppress(OSError):  # closed already, by whichever side
+            self._connection.shutdown(direction)
+
+    def _write(self, frame: bytes) -> None:
+        """Write all of `frame` within the time that a peer has to read it, or raise BlockingIOError."""
+        deadline = time.monotonic() + _SEND_S
+        rest = memoryview(frame)
+        while rest:
             try:
-                piece = self._connection.recv(min(count - len(read), 1 << 16))
-            except TimeoutError:
-                raise
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_left(deadline)))
+                rest = rest[self._connection.send(rest) :]
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+
+    def _fill(self, count: int, deadline: float | None) -> None:
+        """Read until `count` bytes of a frame are there; memory grows with what arrives, not with what was declared."""
+        while len(self._read) < count:
+            try:
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_left(deadline)))
+                piece = self._connection.recv(min(count - len(self._read), 1 << 16))
+            except BlockingIOError as error:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError("no message came in time") from error
+                continue
             except OSError as error:
                 raise ChannelClosed(f"the connection broke: {error}") from error
             if not piece:
                 raise ChannelClosed("the other side closed the connection")
-            read += piece
-        return bytes(read)
+            self._read += piece
+
+
+def _left(deadline: float | None) -> float:
+    """Return the seconds until `deadline`, at least a microsecond; 0, which the kernel reads as for ever, without one."""
+    return 0.0 if deadline is None else max(deadline - time.monotonic(), 1e-6)
+
+
+def _timeval(seconds: float) -> bytes:
+    """Return the kernel's form of `seconds`, rounded up, so that only 0 is 0."""
+    return struct.pack("ll", *divmod(math.ceil(seconds * 1e6), 1_000_000))
 
 
 def default_socket() -> str:
-    """Return the path at which the user's own controller listens where nobody names another."""
+    """Return the path at which the user's own controller listens where nobody names another: as Go's side has it, so not by
+    `tempfile`, which looks further than TMPDIR."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    directory = Path(runtime) / "optimem" if runtime else Path(tempfile.gettempdir()) / f"optimem-{os.getuid()}"
+    temporary = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the directory in it is the user's alone
+    directory = Path(runtime) / "optimem" if runtime else Path(temporary) / f"optimem-{os.getuid()}"
     return str(directory / "controller.sock")
 
 
@@ -96,14 +137,10 @@ def connect(path: str, timeout: float) -> Channel:
         owner = _peer(connection)
         if owner != os.getuid():
             raise PermissionError(f"the controller at {path} belongs to user {owner}")
-        # A send limit of its own, so that one direction may wait for ever while the other may not.
-        seconds = int(_SEND_S)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, 0))
-        connection.settimeout(None)
+        return Channel(connection)
     except BaseException:
         connection.close()
         raise
-    return Channel(connection)
 
 
 def _refuse_open_directory(path: str) -> None:
@@ -117,5 +154,7 @@ def _peer(connection: socket.socket) -> int:
     if sys.platform == "darwin":
         credentials = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, 76)  # struct xucred: version, uid, groups
         return int(struct.unpack_from("=II", credentials)[1])
+    if not hasattr(socket, "SO_PEERCRED"):
+        raise PermissionError(f"{sys.platform} does not tell who listens at a socket: use Linux or macOS")
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[1])
+    return int(struct.unpack("3i", credentials)[1])  # struct ucred: pid, uid, gid

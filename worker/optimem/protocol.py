@@ -2,7 +2,7 @@
 
 Every message is a frozen dataclass, written as an array in the order of its fields; `ipc/message.go` has the same ones, and
 `ipc/testdata/golden` holds bytes that both sides are tested with. What comes in is checked against the annotations: count,
-type and range of every value.
+type and range of every value, and that it is written in the one way there is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgpack
 
 VERSION = 1
 MAX_FRAME = 16 << 20  # bytes of a frame's body
+MAX_VALUES = 1 << 20  # in all arrays of a frame together
 _MAX_UINT = (1 << 64) - 1
 
 
@@ -239,7 +240,7 @@ def encode(message: Message) -> bytes:
 def decode(body: bytes) -> Message:
     """Return the message of a frame's body. Raises ProtocolError for anything that the protocol does not allow."""
     try:
-        frame = msgpack.unpackb(body, raw=False, strict_map_key=True, ext_hook=_no_extension)
+        frame = msgpack.unpackb(body, raw=False, ext_hook=_no_extension, list_hook=_Tally(), max_array_len=MAX_VALUES)
     except (ValueError, TypeError, RecursionError) as error:  # msgpack's own errors are ValueErrors
         raise ProtocolError(f"a frame of {len(body)} bytes cannot be read: {error}") from error
     if not isinstance(frame, list) or len(frame) != 2 or not isinstance(frame[0], str):
@@ -248,14 +249,31 @@ def decode(body: bytes) -> Message:
     if kind is None:
         raise ProtocolError(f"there is no message {frame[0]!r}")
     message: Message = _built(frame[1], kind, frame[0])
+    if msgpack.packb(frame, use_bin_type=True) != body:
+        raise ProtocolError(f"{frame[0]} has a number or a length that is not in its shortest form")
     return message
+
+
+class _Tally:
+    """Counts values while they are read, and refuses the one too many."""
+
+    def __init__(self) -> None:
+        self._values = 0
+
+    def __call__(self, values: list[Any]) -> list[Any]:
+        self._values += len(values)
+        if self._values > MAX_VALUES:
+            raise ProtocolError(f"it has more than {MAX_VALUES} values")
+        return values
 
 
 def _flat(value: Any, kind: Any, where: str) -> Any:
     """Turn a value into what msgpack writes, checking it against its annotation."""
     if dataclasses.is_dataclass(kind):
+        _must_be(value, kind, where)
         return [_flat(getattr(value, name), of, f"{where}.{name}") for name, of in _fields(kind)]
     if typing.get_origin(kind) is list:
+        _must_be(value, list, where)
         (of,) = typing.get_args(kind)
         return [_flat(item, of, f"{where}[]") for item in value]
     return _checked(value, kind, where)
@@ -279,8 +297,7 @@ def _built(value: Any, kind: Any, where: str) -> Any:
 
 
 def _checked(value: Any, kind: Any, where: str) -> Any:
-    if type(value) is not kind:
-        raise ProtocolError(f"{where} must be {kind.__name__}, not {type(value).__name__}")
+    _must_be(value, kind, where)
     if kind is int and not 0 <= value <= _MAX_UINT:
         raise ProtocolError(f"{where} is {value}, out of the range of an unsigned 64-bit integer")
     if kind is str:
@@ -289,6 +306,11 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
         except UnicodeEncodeError as error:
             raise ProtocolError(f"{where} is not valid UTF-8") from error
     return value
+
+
+def _must_be(value: Any, kind: Any, where: str) -> None:
+    if type(value) is not kind:
+        raise ProtocolError(f"{where} must be {kind.__name__}, not {type(value).__name__}")
 
 
 def _fields(kind: Any) -> list[tuple[str, Any]]:
