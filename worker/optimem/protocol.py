@@ -231,10 +231,17 @@ def encode(message: Message) -> bytes:
     name = _NAMES.get(type(message))
     if name is None:
         raise ProtocolError(f"{type(message).__name__} is no message of the protocol")
-    body: bytes = msgpack.packb([name, _flat(message, type(message), name)], use_bin_type=True)
+    frame = [name, _flat(message, type(message), name)]
+    body: bytes = msgpack.packb(frame, use_bin_type=True)
     if len(body) > MAX_FRAME:
         raise ProtocolError(f"{name} takes {len(body)} bytes, above the cap of {MAX_FRAME}")
+    if len(body) > MAX_VALUES and _values(frame) > MAX_VALUES:  # a value takes a byte or more
+        raise ProtocolError(f"{name} has more than {MAX_VALUES} values")
     return body
+
+
+def _values(frame: list[Any]) -> int:
+    return len(frame) + sum(_values(item) for item in frame if isinstance(item, list))
 
 
 def decode(body: bytes) -> Message:
