@@ -91,17 +91,27 @@ def test_another_path_is_learnt(card: torch.device) -> None:
             assert bits(model(sign * x)) == bits(plain(sign * x))
 
 
-def test_a_method_of_the_root_other_than_forward_works(card: torch.device) -> None:
+@pytest.mark.parametrize("vram", ["60%", "110%"])
+@pytest.mark.parametrize(
+    "order",
+    [["encode", "forward"] * 3, ["forward", "forward", "encode", "encode"], ["encode"] * 4],
+    ids=["in turns", "later", "alone"],
+)
+def test_a_method_of_the_root_other_than_forward_works(card: torch.device, vram: str, order: list[str]) -> None:
     class Encoder(models.Stack):
         def encode(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layers[1](self.layers[0](x))
+            for layer in reversed(self.layers):
+                x = layer(x).relu()
+            return x
 
-    plain = Encoder().eval()
-    model = optimem.page(copy.deepcopy(plain), card, vram="60%")
+    plain = Encoder(12).eval()
+    model = optimem.page(copy.deepcopy(plain), card, vram=vram)
+    calls = {"encode": lambda m: m.encode(models.rows()), "forward": lambda m: m(models.rows())}
     with torch.no_grad():
-        for _ in range(3):
-            assert bits(model.encode(models.rows())) == bits(plain.encode(models.rows()))
-            assert bits(model(models.rows())) == bits(plain(models.rows()))
+        for name in order:
+            output = calls[name](model)
+            assert output.device.type == card.type
+            assert bits(output) == bits(calls[name](plain)), name
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

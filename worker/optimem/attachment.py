@@ -104,6 +104,8 @@ class Attachment:
         self._meter = Meter(self._engine.clock)
         self._places, self._versions = self._fingerprint()
         self._ties = Ties(model, self._enter, self._leave)
+        self._entrances = self._ties.entrances if wish.mode == "page" else {""}
+        self._timed: set[str] = set()  # modules whose borders are those of the recording
         self._ties.set(self._ties.paths)
 
     def detach(self) -> None:
@@ -174,7 +176,7 @@ class Attachment:
             self._recorder.enter(path, self._own.get(path, []), (args, kwargs))
             return args, kwargs
         self._shrink_if_asked(at_start=outermost)
-        timer = self._meter.timer
+        timer = self._meter.timer if path in self._timed else None
         if timer:
             timer.end_step(path, entry=True)
         args, kwargs, waited = self._engine.enter(path, args, kwargs, root=self._through_root)
@@ -201,7 +203,7 @@ class Attachment:
             self._engine.end_step(self._recorder)
             self._recorder.leave(path, output)
             return output
-        timer = self._meter.timer
+        timer = self._meter.timer if path in self._timed else None
         if timer:
             timer.end_step(path, entry=False)
         output = self._engine.leave(path, output)
@@ -307,17 +309,18 @@ class Attachment:
         self._engine.follow(plan, self._units, self._recording)
         self._plan = plan
         self._meter.restart(steps=steps)
+        self._timed = {border.path for border in self._recording.borders}
         self._state, self._shrunk, self._misses = State.STEADY, False, self._engine.misses
         self._places, self._versions = self._fingerprint()
         self._tie()
 
     def _tie(self) -> None:
-        self._ties.set(self._engine.tied(every=self._meter.wants_steps) | {""})
+        self._ties.set(self._engine.tied(every=self._meter.wants_steps) | self._entrances)
 
     def _end_steady(self, path: str, *, failed: bool) -> None:
-        self._meter.end(failed=failed)
+        self._meter.end(failed=failed, steps=self._engine.island_times())
         self._engine.finish(lap=not path)
-        steps = self._meter.steps(self._engine.island_times)
+        steps = self._meter.steps()
         if steps is not None and self._recording is not None:
             self.session.tell(self._measured(self._recording, steps))
             self._tie()

@@ -67,6 +67,14 @@ class Ties:
         """Dotted paths of all modules of the model, the root's is empty."""
         return set(self._modules)
 
+    @property
+    def entrances(self) -> set[str]:
+        """Paths at which a call may begin that does not come through the root's forward, as in `vae.decode(z)`: modules
+        with children, and what the root holds directly or in lists."""
+        found = {path for path, module in self._modules.items() if next(module.children(), None) is not None}
+        lists = {path for path in found if not path or isinstance(self._modules[path], (nn.ModuleList, nn.ModuleDict))}
+        return found | {path for path in self._modules if path.rpartition(".")[0] in lists}
+
     def set(self, paths: set[str]) -> None:
         """Tie the modules at `paths`, and only those."""
         for path in self._handles.keys() - paths:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -24,6 +23,7 @@ class Meter:
         self._periods: deque[int] = deque(maxlen=64)
         self._timers: deque[StepTimer] = deque()
         self._samples: list[list[int]] = []
+        self._told = False  # their medians have been asked for
         self._stalls: dict[int, int] = {}
         self.timer: StepTimer | None = None  # of the forward that runs now, if its steps are timed
 
@@ -40,30 +40,34 @@ class Meter:
         self._timers.clear()
         if steps:
             self._samples.clear()
+            self._told = False
 
     def begin(self, recording: Recording) -> None:
         """Note that a forward begins."""
         self._began = self._clock.timed_mark()
         self.timer = StepTimer(self._clock, recording.borders) if self.wants_steps else None
 
-    def end(self, *, failed: bool) -> None:
-        """Note that it has ended; one that failed teaches nothing."""
+    def end(self, *, failed: bool, steps: list[int] | None = None) -> None:
+        """Note that it has ended; one that failed teaches nothing. `steps` are its times where the engine knows them."""
         timer, self.timer = self.timer, None
         if failed:
             return
         self._marks.append((self._began, self._clock.timed_mark()))
-        if timer is not None and timer.followed():
+        if timer is not None and steps:
+            self._samples.append(steps)
+        elif timer is not None and timer.followed():
             self._timers.append(timer)
 
-    def steps(self, instead: Callable[[], list[int]]) -> list[int] | None:
-        """Return the median step times once, as soon as they are known. `instead` may know better than the marks."""
+    def steps(self) -> list[int] | None:
+        """Return the median step times once, as soon as they are known."""
         while self._timers and self._timers[0].passed():
             timer = self._timers.popleft()
-            self._samples.append(instead() or timer.steps_ns())
+            self._samples.append(timer.steps_ns())
             self._stalls = timer.stalls_ns()
-            if len(self._samples) == TIMED_FORWARDS:
-                return medians(self._samples)
-        return None
+        if self._told or len(self._samples) < TIMED_FORWARDS:
+            return None
+        self._told = True
+        return medians(self._samples)
 
     def stalls_ns(self) -> dict[int, int]:
         """Return, per copy, how long the device waited for it in the latest forward that was timed step by step."""
