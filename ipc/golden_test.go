@@ -75,7 +75,7 @@ func vectors() map[string]Message {
 		"stop":           &Stop{Reason: "the user pressed Ctrl-C"},
 		"failure":        &Failure{Code: CodeBadInput, Text: "the largest page, layer4.0.conv2, takes 9.0 MiB"},
 		"bye":            &Bye{Reason: "détaché"},
-		"bye_long_text":  &Bye{Reason: strings.Repeat(long, 400)},
+		"bye_long_text":  &Bye{Reason: strings.Repeat(long, 170)},
 	}
 }
 

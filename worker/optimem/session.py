@@ -147,6 +147,8 @@ class Session:
         while (message := self._unsent.get()) is not None:
             try:
                 self._channel.send(message)
+            except ProtocolError as error:  # this one may not travel, the next one may
+                log.warning("optimem: a message was not sent: %s", error)
             except wire.ChannelClosed:
                 self._lose("it closed the connection")
                 return
@@ -201,7 +203,7 @@ def announce_failure(code: str, text: str) -> None:
         return
     with contextlib.suppress(OSError, wire.ChannelClosed, ProtocolError, ControllerError):
         channel = connect()
-        channel.send(Failure(code, text))
+        channel.send(Failure(code, text.encode(errors="replace").decode()))  # names of files may be no text
         channel.close()
 
 
