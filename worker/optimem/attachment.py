@@ -290,7 +290,7 @@ class Attachment:
         recording = recorder.result()
         self._recordings += 1
         units = by_reading(self._inventory.spans, recording.readings)
-        if not self._link.bytes_per_second:
+        if "link" in self.session.measure and not self._link.bytes_per_second:
             self._link = self._engine.measure_link(self._plan.budget_bytes)
         plan = self.session.ask_for_plan(
             describe.manifest(self._model, self.wish, self._inventory, units, recording),

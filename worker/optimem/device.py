@@ -12,8 +12,9 @@ import importlib.util
 import os
 import time
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -36,11 +37,7 @@ class Capabilities:
     simulated: bool
 
 
-class Mark(Protocol):
-    """A point in the order of a stream. Opaque outside this file."""
-
-
-class Device:
+class Device(ABC):
     """A card. Sizes are bytes, times nanoseconds."""
 
     def __init__(self, torch_device: torch.device) -> None:
@@ -73,33 +70,33 @@ class Device:
             )
             return torch.empty(nbytes, dtype=torch.uint8)
 
+    @abstractmethod
     def fetch(self, target: torch.Tensor, source: torch.Tensor, after: Any = None) -> Any:
         """Start a copy to the device once `after` has passed; return the mark of its end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wait(self, mark: Any) -> None:
         """Let the current stream wait for `mark`. The host does not wait."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mark(self) -> Any:
         """Return a mark at the end of what the current stream has to do so far."""
-        raise NotImplementedError
 
+    @abstractmethod
     def timed_mark(self) -> Any:
         """Return a mark that `elapsed_ns` can read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def passed(self, mark: Any) -> bool:
         """Tell whether `mark` is behind us, without waiting."""
-        raise NotImplementedError
 
+    @abstractmethod
     def elapsed_ns(self, start: Any, end: Any) -> int:
         """Return the nanoseconds between two timed marks that have passed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def settle(self) -> None:
         """Wait on the host until the device has nothing left to do."""
-        raise NotImplementedError
 
     # Memory. A device whose allocator reports nothing says 0, "not known".
 

@@ -53,7 +53,7 @@ class Session:
 
     def __init__(self, channel: wire.Channel, welcome: Welcome) -> None:
         self.id = welcome.session
-        self.measure = frozenset(welcome.measure)
+        self.measure = frozenset(welcome.measure)  # what the controller wants to know beside the recording
         self._channel = channel
         self._news = threading.Condition()
         self._plan: Plan | None = None
