@@ -50,7 +50,7 @@ func scaled(size Bytes, numerator, denominator int64) Bytes {
 type TooSmallError struct {
 	Budget  Bytes
 	Need    Bytes
-	Reserve Bytes  // measured, 0 where it was not
+	Reserve Bytes  // kept for all else, beside the budget
 	What    string // the page, or the units that must stay
 }
 

@@ -1,6 +1,6 @@
 package planner
 
-// chunkParts is into how many pages, at the least, a capacity and the weights are divided.
+// Into how many pages, at the least, a capacity and the weights are divided.
 const (
 	partsOfCapacity = 8
 	partsOfWeights  = 16
@@ -42,7 +42,7 @@ func unreadOnCPU(m Manifest) []Page {
 	return pages
 }
 
-// A whole is a page of a chunk: all units of a module, closed if only modules inside it read them.
+// A wholeModule is a page of a chunk: all units of a module, closed if only modules inside it read them.
 type wholeModule struct {
 	draft
 	closed bool
@@ -163,12 +163,10 @@ func crossings(m Manifest, link Link, call Use) Nanoseconds {
 	return sum
 }
 
-// calls merges the uses of one module's units into its calls. A unit that is used again begins a new call, so with n uses
-// each there are n calls of neighbouring uses.
+// calls merges the uses of one module's units, which are in order, into its calls: uses that are close belong to one.
 func calls(uses []Use) []Use {
-	seen := append([]Use(nil), uses...)
 	var out []Use
-	for _, use := range seen {
+	for _, use := range uses {
 		if last := len(out) - 1; last >= 0 && use.First <= out[last].Last+gapWithin {
 			out[last].Last = max(out[last].Last, use.Last)
 			continue
