@@ -1,13 +1,14 @@
 #include "block.h"
 
 #include "card.h"
-#include "ledger.h"
+#include "engine.h"
 
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/CPUAllocator.h>
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -58,15 +59,32 @@ void dispose(Block& block) noexcept {
   }
 }
 
+// Other streams that were recorded may use the bytes until they have ended what they have been given so far.
+Nanoseconds in_use_until(const Block& block) {
+  Nanoseconds until = 0;
+  for (const uint32_t stream : block.recorded) {
+    until = std::max(until, ready_time(stream));
+  }
+  return until;
+}
+
 void release(void* context) {
+  const CardsWork cards_work;
   std::unique_ptr<Block> block(static_cast<Block*>(context));
+  block_freed(*block);
   dispose(*block);
-  Ledger::instance().give_back(block->bytes);
+  Ledger::instance().give_back(block->seat, in_use_until(*block));
+}
+
+uint32_t stream_id() {
+  return static_cast<uint32_t>(current_stream().id());
 }
 
 c10::DataPtr pointer_to(std::unique_ptr<Block> block) {
-  void* data = block->data;
-  return c10::DataPtr(data, block.release(), &release, card());
+  Block* made = block.get();
+  c10::DataPtr pointer(made->data, block.release(), &release, card());
+  block_made(*made);
+  return pointer;
 }
 
 struct CardAllocator final : c10::DeviceAllocator {
@@ -87,11 +105,18 @@ struct CardAllocator final : c10::DeviceAllocator {
     return true;
   }
 
-  // Nothing is cached, so there is nothing to empty.
-  void emptyCache(c10::MempoolId_t /*pool*/) override {}
+  // As on CUDA, memory goes back to the card only after the card has done all its work.
+  void emptyCache(c10::MempoolId_t /*pool*/) override {
+    synchronize();
+    forget_earlier_owners();
+    Ledger::instance().empty_cache();
+  }
 
-  // Everything runs at once on the calling thread, so a block is never freed before its readers are done.
-  void recordStream(const c10::DataPtr& /*pointer*/, c10::Stream /*stream*/) override {}
+  void recordStream(const c10::DataPtr& pointer, c10::Stream stream) override {
+    if (Block* block = block_of(pointer)) {
+      record_use(*block, stream);
+    }
+  }
 
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex index) override {
     check_index(index);
@@ -132,8 +157,9 @@ c10::Allocator* allocator() {
 }
 
 c10::DataPtr new_block(size_t bytes) {
-  Ledger::instance().take(bytes);
+  const CardsWork cards_work;
   auto block = std::make_unique<Block>();
+  block->seat = Ledger::instance().take(bytes, stream_id());
   try {
     if (bytes > 0) {
       block->bytes = bytes;
@@ -146,7 +172,7 @@ c10::DataPtr new_block(size_t bytes) {
         c10::GetCPUAllocator(),
         /*resizable=*/true);
   } catch (...) {
-    Ledger::instance().give_back(bytes);
+    Ledger::instance().give_back(block->seat, 0);
     throw;
   }
   if (bytes > 0 && fill_freed()) {
@@ -158,11 +184,8 @@ c10::DataPtr new_block(size_t bytes) {
 c10::DataPtr adopt(c10::intrusive_ptr<c10::StorageImpl> storage, IfFull if_full) {
   const size_t bytes = storage->nbytes();
   auto block = std::make_unique<Block>();
-  if (if_full == IfFull::Refuse) {
-    Ledger::instance().take(bytes);
-  } else {
-    Ledger::instance().take_anyway(bytes);
-  }
+  block->seat = if_full == IfFull::Refuse ? Ledger::instance().take(bytes, stream_id())
+                                          : Ledger::instance().take_anyway(bytes, stream_id());
   block->bytes = bytes;
   block->data = storage->_mutable_data_ptr_no_checks().get();
   block->origin = Block::Origin::Adopted;

@@ -5,10 +5,16 @@
 // from the system, the twin only points at them) or adopted (the twin came out of a CPU kernel and owns the bytes).
 #pragma once
 
+#include "ledger.h"
+#include "shadow.h"
+
 #include <c10/core/Allocator.h>
 #include <c10/core/StorageImpl.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
 
 namespace simgpu {
 
@@ -19,6 +25,10 @@ struct Block {
   size_t bytes = 0; // as requested; the ledger rounds
   Origin origin = Origin::Nothing;
   c10::intrusive_ptr<c10::StorageImpl> twin;
+  Ledger::Seat seat;
+  uint32_t owner = 0; // the stream that it was made for
+  std::vector<uint32_t> recorded; // other streams that use it, by record_stream
+  std::unique_ptr<Shadow> shadow; // only while races are looked for
 };
 
 // The card's c10::DeviceAllocator.

@@ -2,7 +2,6 @@
 #include "card.h"
 #include "engine.h"
 #include "pinned.h"
-#include "streams.h"
 #include "twin.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -27,11 +26,10 @@ CopyJob describe(const at::Tensor& from, const at::Tensor& to, bool non_blocking
   const bool pinned = (up && is_pinned(bytes_of(from))) || (down && is_pinned(bytes_of(to)));
   return CopyJob{
       up ? Direction::HostToDevice : (down ? Direction::DeviceToHost : Direction::DeviceToDevice),
+      from,
+      to,
       // A copy that converts does so before it crosses the link, so what crosses has the target's type.
       to.numel() * static_cast<int64_t>(to.element_size()),
-      current_stream(),
-      bytes_of(from),
-      const_cast<void*>(bytes_of(to)),
       pinned,
       // Pageable memory is staged by the host, so the host waits for it whatever it asked for.
       (up || down) && !(pinned && non_blocking)};
@@ -55,15 +53,15 @@ at::Tensor copy_from_and_resize(const at::Tensor& from, const at::Tensor& to) {
 }
 
 at::Scalar local_scalar(const at::Tensor& tensor) {
-  CopyJob job = {
+  const at::Tensor nowhere;
+  const CopyJob job = {
       Direction::DeviceToHost,
+      tensor,
+      nowhere,
       static_cast<int64_t>(tensor.element_size()),
-      current_stream(),
-      bytes_of(tensor),
-      nullptr,
       /*pinned=*/false,
       /*host_blocking=*/true};
-  at::Scalar value;
+  at::Scalar value(0); // what a dry run gives
   copy(job, [&] {
     at::AutoDispatchBelowADInplaceOrView below;
     value = at::_local_scalar_dense(cpu_view(tensor));

@@ -4,7 +4,6 @@
 #include "engine.h"
 #include "generator.h"
 #include "plan.h"
-#include "streams.h"
 #include "twin.h"
 
 #include <ATen/core/List.h>
@@ -39,13 +38,28 @@ class Call {
 
   void run() {
     if (plan_.view) {
-      redispatch();
+      look();
+      work();
       return;
     }
-    if (plan_.host_waits || saw_mask_) {
-      host_waits(Wait::Result);
+    const Cost cost = cost_of(plan_, Arguments(stack_.data() + first_, plan_.argument_count));
+    launch(KernelJob{plan_, cost, twins_.all(), plan_.host_waits || saw_mask_}, [this] { work(); });
+  }
+
+ private:
+  struct Stray {
+    at::Tensor tensor;
+    uint32_t index;
+  };
+
+  void work() {
+    try {
+      redispatch();
+    } catch (...) {
+      settle_quietly();
+      throw;
     }
-    launch(KernelJob{op_, current_stream(), twins_.all()}, [this] { redispatch(); });
+    bring_back();
   }
 
   // Puts device tensors in the place of what the CPU kernel returned.
@@ -72,12 +86,6 @@ class Call {
     } catch (...) { // the kernel's own error is the one to report
     }
   }
-
- private:
-  struct Stray {
-    at::Tensor tensor;
-    uint32_t index;
-  };
 
   void show(c10::IValue& value, const ArgumentPlan& argument) {
     switch (argument.kind) {
@@ -107,7 +115,7 @@ class Call {
         break;
       case ArgumentKind::Device:
         if (value.isDevice() && value.toDevice().type() == kCard) {
-          value = c10::Device(c10::kCPU);
+          value = c10::Device(dry() ? c10::kMeta : c10::kCPU);
         }
         break;
       case ArgumentKind::Generator:
@@ -155,13 +163,14 @@ class Call {
   }
 
   void redispatch() {
+    const c10::DispatchKeySet keys(dry() ? c10::DispatchKey::Meta : c10::DispatchKey::CPU);
     if (plan_.composite) {
       const auto state = c10::impl::tls_local_dispatch_key_set();
       c10::impl::ForceDispatchKeyGuard above(state.included_, without_autograd(state.excluded_));
-      op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
+      op_.redispatchBoxed(keys, &stack_);
     } else {
       at::AutoDispatchBelowADInplaceOrView below;
-      op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack_);
+      op_.redispatchBoxed(keys, &stack_);
     }
   }
 
@@ -197,13 +206,7 @@ class Call {
 void run_on_cpu(const c10::OperatorHandle& op, c10::DispatchKeySet /*keys*/, torch::jit::Stack* stack) {
   Call call(op, plan_of(op), *stack);
   call.show_to_cpu();
-  try {
-    call.run();
-  } catch (...) {
-    call.settle_quietly();
-    throw;
-  }
-  call.bring_back();
+  call.run();
 }
 
 } // namespace simgpu

@@ -78,20 +78,19 @@ struct CardGuard final : c10::impl::DeviceGuardImplInterface {
   }
 
   void synchronizeStream(const c10::Stream& stream) const override {
-    state_of(stream);
-    host_waits(Wait::Stream);
+    synchronize(stream);
   }
 
   void synchronizeDevice(const c10::DeviceIndex index) const override {
     check_index(index);
-    host_waits(Wait::Device);
+    synchronize();
   }
 
   // An event is made when it is first recorded.
   void record(void** event, const c10::Stream& stream, const c10::DeviceIndex /*index*/, const c10::EventFlag flag)
       const override {
     if (*event == nullptr) {
-      *event = new EventState{flag == c10::EventFlag::BACKEND_DEFAULT};
+      *event = new EventState{flag == c10::EventFlag::BACKEND_DEFAULT, 0, {}};
     }
     simgpu::record(event_of(*event), stream);
   }
@@ -108,7 +107,7 @@ struct CardGuard final : c10::impl::DeviceGuardImplInterface {
 
   void synchronizeEvent(void* event) const override {
     if (event != nullptr) {
-      host_waits(Wait::Event);
+      synchronize(event_of(event));
     }
   }
 

@@ -1,7 +1,8 @@
 // The few operations that the card does itself: making tensors, looking at them in another shape, re-pointing them.
 #include "block.h"
 #include "card.h"
-#include "streams.h"
+#include "engine.h"
+#include "fallback.h"
 #include "twin.h"
 
 #include <ATen/EmptyTensor.h>
@@ -29,6 +30,22 @@ void check_options(
   }
 }
 
+at::Tensor as_strided(
+    const at::Tensor& self, at::IntArrayRef size, at::IntArrayRef stride, std::optional<int64_t> offset) {
+  look();
+  return at::native::as_strided_tensorimpl(self, size, stride, offset);
+}
+
+at::Tensor view(const at::Tensor& self, at::IntArrayRef size) {
+  look();
+  return at::native::view(self, size);
+}
+
+at::Tensor reshape_alias(const at::Tensor& self, at::IntArrayRef size, at::IntArrayRef stride) {
+  look();
+  return at::native::_reshape_alias(self, size, stride);
+}
+
 at::Tensor empty(
     at::IntArrayRef size,
     std::optional<at::ScalarType> dtype,
@@ -37,6 +54,7 @@ at::Tensor empty(
     std::optional<bool> pin_memory,
     std::optional<c10::MemoryFormat> memory_format) {
   check_options(layout, device, pin_memory);
+  look();
   return at::detail::empty_generic(
       size,
       allocator(),
@@ -53,6 +71,7 @@ at::Tensor empty_strided(
     std::optional<c10::Device> device,
     std::optional<bool> pin_memory) {
   check_options(layout, device, pin_memory);
+  look();
   return at::detail::empty_strided_generic(
       size, stride, allocator(), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), c10::dtype_or_default(dtype));
 }
@@ -63,7 +82,6 @@ at::Tensor& set_to_nothing(at::Tensor& self) {
 }
 
 void record_stream(at::Tensor& self, c10::Stream stream) {
-  state_of(stream);
   c10::getDeviceAllocator(kCard)->recordStream(self.storage().data_ptr(), stream);
 }
 
@@ -82,12 +100,24 @@ bool nested_tensor_from_mask_left_aligned(const at::Tensor& /*tensor*/, const at
   return false;
 }
 
+// Cards count integers too; the CPU's kernel takes floating numbers only, and whole counts are exact in a double.
+at::Tensor histc(const at::Tensor& self, int64_t bins, const at::Scalar& min, const at::Scalar& max) {
+  if (c10::isIntegralType(self.scalar_type(), /*includeBool=*/false)) {
+    return histc(self.to(at::kDouble), bins, min, max).to(self.scalar_type());
+  }
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::histc", "");
+  torch::jit::Stack stack{self, bins, min, max};
+  run_on_cpu(op, {}, &stack);
+  return stack.back().toTensor();
+}
+
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("histc", TORCH_FN(histc));
   m.impl("empty.memory_format", TORCH_FN(empty));
   m.impl("empty_strided", TORCH_FN(empty_strided));
-  m.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
-  m.impl("view", TORCH_FN(at::native::view));
-  m.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));
+  m.impl("as_strided", TORCH_FN(as_strided));
+  m.impl("view", TORCH_FN(view));
+  m.impl("_reshape_alias", TORCH_FN(reshape_alias));
   // torch's own versions ask the storage's allocator for bytes, and that is the card's.
   m.impl("resize_", TORCH_FN(at::native::resize_));
   m.impl("set_.source_Tensor", TORCH_FN(at::native::set_tensor_));

@@ -1,14 +1,19 @@
 #include "pinned.h"
 
 #include "card.h"
+#include "flights.h"
+#include "races.h"
 
 #include <c10/util/Exception.h>
 
 #include <sys/mman.h>
 
 #include <cstdint>
+#include <iterator>
 #include <map>
+#include <memory>
 #include <shared_mutex>
+#include <string>
 
 namespace simgpu {
 namespace {
@@ -22,35 +27,45 @@ class Pinned {
     void* data =
         mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     TORCH_CHECK_WITH(OutOfMemoryError, data != MAP_FAILED, "simgpu: the host has no ", bytes, " bytes to pin");
-    std::unique_lock lock(mutex_);
-    sizes_[reinterpret_cast<uintptr_t>(data)] = bytes;
-    requests_.increase(1);
-    bytes_.increase(bytes);
+    add(data, bytes);
     return data;
   }
 
   void put(void* data) {
-    size_t bytes = 0;
-    {
-      std::unique_lock lock(mutex_);
-      const auto entry = sizes_.find(reinterpret_cast<uintptr_t>(data));
-      bytes = entry->second;
-      sizes_.erase(entry);
-      requests_.decrease(1);
-      bytes_.decrease(bytes);
-    }
-    munmap(data, bytes);
+    munmap(data, remove(data));
   }
 
-  bool holds(const void* address) {
+  void add(void* data, size_t bytes) {
+    std::unique_lock lock(mutex_);
+    ranges_[reinterpret_cast<uintptr_t>(data)] = Range{bytes, std::make_shared<Shadow>()};
+    requests_.increase(1);
+    bytes_.increase(bytes);
+  }
+
+  // Returns its bytes, 0 where nothing starts there.
+  size_t remove(void* data) {
+    std::unique_lock lock(mutex_);
+    const auto entry = ranges_.find(reinterpret_cast<uintptr_t>(data));
+    if (entry == ranges_.end()) {
+      return 0;
+    }
+    const size_t bytes = entry->second.bytes;
+    ranges_.erase(entry);
+    requests_.decrease(1);
+    bytes_.decrease(bytes);
+    return bytes;
+  }
+
+  // Null where the address is not pinned.
+  std::shared_ptr<Shadow> shadow_at(const void* address) {
     const auto at = reinterpret_cast<uintptr_t>(address);
     std::shared_lock lock(mutex_);
-    const auto next = sizes_.upper_bound(at);
-    if (next == sizes_.begin()) {
-      return false;
+    const auto next = ranges_.upper_bound(at);
+    if (next == ranges_.begin()) {
+      return nullptr;
     }
-    const auto& [start, bytes] = *std::prev(next);
-    return at - start < bytes;
+    const auto& [start, range] = *std::prev(next);
+    return at - start < range.bytes ? range.shadow : nullptr;
   }
 
   at::HostStats statistics() {
@@ -75,8 +90,13 @@ class Pinned {
   }
 
  private:
+  struct Range {
+    size_t bytes;
+    std::shared_ptr<Shadow> shadow;
+  };
+
   std::shared_mutex mutex_; // guards everything below
-  std::map<uintptr_t, size_t> sizes_;
+  std::map<uintptr_t, Range> ranges_;
   Stat requests_;
   Stat bytes_;
 };
@@ -108,7 +128,8 @@ struct PinnedAllocator final : at::HostAllocator {
     default_copy_data(to, from, bytes);
   }
 
-  // Copies are over when they return, so a pinned block never has to wait for a stream.
+  // The bytes are read and written when a copy is asked for, and copies hold what they use while races are looked for, so
+  // a pinned block never has to wait for a stream.
   bool record_event(void* /*data*/, void* /*context*/, c10::Stream /*stream*/) override {
     return true;
   }
@@ -145,7 +166,29 @@ at::HostAllocator* pinned_allocator() {
 }
 
 bool is_pinned(const void* address) {
-  return pinned().holds(address);
+  return pinned().shadow_at(address) != nullptr;
+}
+
+std::shared_ptr<Shadow> pinned_shadow(const void* address) {
+  return pinned().shadow_at(address);
+}
+
+void host_register(void* data, size_t bytes) {
+  TORCH_CHECK(bytes > 0, "simgpu: there is nothing to pin: 0 bytes");
+  TORCH_CHECK(!is_pinned(data), "simgpu: the memory is pinned already; unregister it first");
+  pinned().add(data, bytes);
+}
+
+void host_unregister(void* data) {
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const size_t bytes = pinned().remove(data);
+  TORCH_CHECK(bytes > 0, "simgpu: no memory was registered at this address; pass what host_register was given");
+  const std::string user = detecting_races() ? in_flight(Region{begin, begin + bytes, nullptr}) : std::string();
+  if (!user.empty()) {
+    raise_race(
+        "race on pinned host memory: " + std::to_string(bytes) + " bytes were unregistered while " + user +
+        " may still use them. Missing: wait on the host for the copy (event.synchronize()) before the memory is freed.");
+  }
 }
 
 } // namespace simgpu

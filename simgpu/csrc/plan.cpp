@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace simgpu {
 namespace {
@@ -57,10 +59,21 @@ bool host_allowed(const std::string& op, const std::string& argument) {
       argument == "target_lengths";
 }
 
+// Names outlive the threads that made the plans: what the race detector remembers points at them.
+const char* kept(const std::string& name) {
+  static std::mutex* mutex = new std::mutex();
+  static auto* names = new std::unordered_set<std::string>(); // its elements never move
+  std::lock_guard<std::mutex> lock(*mutex);
+  return names->insert(name).first->c_str();
+}
+
 std::unique_ptr<OpPlan> make_plan(const c10::OperatorHandle& op) {
   const c10::FunctionSchema& schema = op.schema();
   auto plan = std::make_unique<OpPlan>();
   plan->name = c10::toString(op.operator_name());
+  plan->label = kept(plan->name);
+  plan->flops = flops_of(schema.name());
+  plan->traffic = traffic_of(schema.name());
   plan->argument_count = schema.arguments().size();
   plan->return_count = schema.returns().size();
   bool any_written = false;
@@ -79,6 +92,13 @@ std::unique_ptr<OpPlan> make_plan(const c10::OperatorHandle& op) {
                });
   plan->composite = op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) &&
       !op.hasKernelForDispatchKey(c10::DispatchKey::CPU);
+  const bool makes_tensors = std::any_of(returns.begin(), returns.end(), [](const c10::Argument& each) {
+    const auto kind = kind_of(*each.type());
+    return kind == ArgumentKind::Tensor || kind == ArgumentKind::TensorList;
+  });
+  if (!makes_tensors && !any_written && !op.hasTag(at::Tag::data_dependent_output)) {
+    plan->traffic = Traffic::None; // a question about shapes or places: is_pinned, say
+  }
   plan->host_waits = op.hasTag(at::Tag::dynamic_output_shape) || op.hasTag(at::Tag::data_dependent_output);
   if (is_index_op(schema.name())) {
     plan->host_waits = false;

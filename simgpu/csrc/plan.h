@@ -1,6 +1,8 @@
 // What the fallback needs to know of an operation, read once from its schema.
 #pragma once
 
+#include "cost.h"
+
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <cstdint>
@@ -20,6 +22,9 @@ struct ArgumentPlan {
 
 struct OpPlan {
   std::string name; // aten::add.Tensor
+  const char* label = ""; // the same, for ever
+  FlopFormula flops = nullptr; // null: none that count
+  Traffic traffic = Traffic::Whole;
   std::vector<ArgumentPlan> arguments; // the ones that matter, in order
   size_t argument_count = 0;
   size_t return_count = 0;

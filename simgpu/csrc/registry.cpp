@@ -6,7 +6,7 @@
 //  - operations with a CPU kernel *and* a composite: the CPU runs its kernel, the composite may differ in the last bits.
 //    Their list follows torch's version, so the dispatcher is asked for it at load;
 //  - composites that look at the device and choose another way for an unknown one (attention, recurrent networks,
-//    convolution). These are named below.
+//    convolution, rms_norm). These are named below.
 #include "registry.h"
 
 #include "fallback.h"
@@ -36,6 +36,7 @@ const std::vector<std::string>& device_dependent() {
       "aten::rnn_tanh_cell",
       "aten::rnn_relu",
       "aten::rnn_relu_cell",
+      "aten::rms_norm", // one kernel on cards that have it fused
   };
   return names;
 }

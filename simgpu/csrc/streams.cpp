@@ -6,16 +6,15 @@
 
 #include <array>
 #include <atomic>
-#include <chrono>
 
 namespace simgpu {
 namespace {
 
-constexpr int kPoolSize = 32;
+constexpr int kPoolSize = (kStreams - 1) / 2;
 
 // Ids: 0 the default stream, 1..32 ordinary ones, 33..64 urgent ones.
 struct Pool {
-  std::array<StreamState, 1 + 2 * kPoolSize> streams;
+  std::array<StreamState, kStreams> streams;
   std::atomic<unsigned> next_ordinary{0};
   std::atomic<unsigned> next_urgent{0};
 
@@ -36,11 +35,6 @@ thread_local c10::StreamId current_id = 0;
 
 c10::Stream stream_of(c10::StreamId id) {
   return c10::Stream(c10::Stream::UNSAFE, card(), id);
-}
-
-int64_t now_ns() {
-  const auto since = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(since).count();
 }
 
 } // namespace
@@ -77,28 +71,8 @@ StreamState& state_of(const c10::Stream& stream) {
   return streams[static_cast<size_t>(stream.id())];
 }
 
-void record(EventState& event, const c10::Stream& stream) {
-  event.stream = state_of(stream).id;
-  event.time_ns = now_ns();
-}
-
-void wait(const c10::Stream& stream, const EventState& /*event*/) {
-  state_of(stream); // what the event stands for has run already; only the stream must exist
-}
-
-bool done(const EventState& /*event*/) {
-  return true;
-}
-
-bool done(const c10::Stream& stream) {
-  state_of(stream);
-  return true;
-}
-
-double elapsed_ms(const EventState& from, const EventState& to) {
-  TORCH_CHECK(
-      from.timed && to.timed, "simgpu: both events need enable_timing=True to tell the time that elapsed between them");
-  return static_cast<double>(to.time_ns - from.time_ns) * 1e-6;
+StreamState* all_streams() {
+  return pool().streams.data();
 }
 
 } // namespace simgpu

@@ -1,9 +1,8 @@
-// Streams and events of the card.
-//
-// In this version work runs at once on the calling thread, so a stream is always empty and an event is the wall clock at
-// the moment it was recorded. A stream and an event are objects all the same: virtual clocks and the race detector's
-// vector clocks will live in them.
+// Streams and events of the card: when their work is done in virtual time, and what their work is sure to come after.
 #pragma once
+
+#include "timeline.h"
+#include "vector_clock.h"
 
 #include <c10/core/Stream.h>
 
@@ -11,15 +10,18 @@
 
 namespace simgpu {
 
+// Guarded by the engine's lock (engine.h).
 struct StreamState {
   c10::StreamId id = 0; // 0 is the default stream
   int priority = 0; // lower is more urgent, as on CUDA
+  Nanoseconds ready = 0; // all its work has ended by then
+  VectorClock known;
 };
 
 struct EventState {
   bool timed = false;
-  c10::StreamId stream = 0; // where it was last recorded
-  int64_t time_ns = 0; // steady clock
+  Nanoseconds time = 0;
+  VectorClock known;
 };
 
 // The stream that this thread's work goes to.
@@ -31,12 +33,7 @@ c10::Stream default_stream();
 c10::Stream pooled_stream(int priority);
 // The object behind a stream; throws on an id that the card never gave out.
 StreamState& state_of(const c10::Stream& stream);
-
-void record(EventState& event, const c10::Stream& stream);
-// Work put on `stream` from now on starts after `event`.
-void wait(const c10::Stream& stream, const EventState& event);
-bool done(const EventState& event);
-bool done(const c10::Stream& stream);
-double elapsed_ms(const EventState& from, const EventState& to);
+// All of them, by id.
+StreamState* all_streams();
 
 } // namespace simgpu

@@ -2,6 +2,7 @@
 
 #include "block.h"
 #include "card.h"
+#include "engine.h"
 #include "ledger.h"
 
 #include <ATen/EmptyTensor.h>
@@ -47,10 +48,27 @@ c10::DispatchKeySet cpu_keys(bool inference) {
   return inference ? inferring : ordinary;
 }
 
+// A storage of `meta`: so many bytes that are nowhere.
+c10::intrusive_ptr<c10::StorageImpl> no_storage(size_t bytes) {
+  return c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(),
+      static_cast<int64_t>(bytes),
+      c10::DataPtr(nullptr, c10::Device(c10::kMeta)),
+      c10::GetAllocator(c10::kMeta),
+      /*resizable=*/true);
+}
+
+c10::DispatchKeySet keys_for(const c10::Storage& storage, const at::Tensor& device) {
+  const c10::DispatchKeySet keys = cpu_keys(device.is_inference());
+  return storage.device_type() == c10::kMeta ? keys.remove_backend(c10::BackendComponent::CPUBit) | c10::DispatchKeySet(c10::DispatchKey::Meta)
+                                             : keys;
+}
+
 at::Tensor over(c10::Storage storage, const at::Tensor& device) {
   const c10::TensorImpl* from = device.unsafeGetTensorImpl();
-  at::Tensor cpu = at::detail::make_tensor<c10::TensorImpl>(
-      c10::TensorImpl::VIEW, std::move(storage), cpu_keys(device.is_inference()), from->dtype());
+  const c10::DispatchKeySet keys = keys_for(storage, device);
+  at::Tensor cpu =
+      at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, std::move(storage), keys, from->dtype());
   c10::TensorImpl* to = cpu.unsafeGetTensorImpl();
   to->set_sizes_and_strides(from->sizes(), from->strides(), from->storage_offset());
   if (C10_UNLIKELY(device.is_conj())) {
@@ -86,6 +104,11 @@ at::Tensor shaped_like(const at::Tensor& cpu, at::Tensor device) {
 // The CPU kernel replaced the bytes under a written tensor (out= that grew): the device storage takes the new ones.
 void take_over(c10::StorageImpl& device, c10::StorageImpl& cpu) {
   const size_t bytes = cpu.nbytes();
+  if (cpu.device_type() == c10::kMeta) {
+    device.set_data_ptr_noswap(new_block(bytes));
+    device.set_nbytes(bytes);
+    return;
+  }
   auto moved = cpu_storage(cpu.set_data_ptr(c10::DataPtr(nullptr, c10::Device(c10::kCPU))), bytes);
   cpu.set_nbytes(0);
   device.set_data_ptr_noswap(adopt(std::move(moved), IfFull::TakeAnyway));
@@ -131,13 +154,16 @@ const at::Tensor& Twins::add(at::Tensor device, bool written) {
 }
 
 at::Tensor Twins::twin_of(const at::Tensor& device) {
-  if (device.has_storage() && block_of(device.storage().data_ptr()) == nullptr) {
-    // Two tensors over the same foreign memory must share their twin's storage as well.
+  if (device.has_storage() && (dry() || block_of(device.storage().data_ptr()) == nullptr)) {
+    // Two tensors over the same memory must share their twin's storage as well, which only a block remembers.
     for (const Twin& twin : twins_) {
       if (storage_of(twin.device) == storage_of(device)) {
         return over(twin.cpu.storage(), device);
       }
     }
+  }
+  if (dry() && device.has_storage()) {
+    return over(c10::Storage(no_storage(device.storage().nbytes())), device);
   }
   return cpu_view(device);
 }
@@ -160,7 +186,7 @@ at::Tensor Twins::to_device(const at::Tensor& cpu, const char* op) {
     }
   }
   TORCH_CHECK_NOT_IMPLEMENTED(
-      cpu.layout() == c10::kStrided && cpu.has_storage() && !cpu.is_quantized() && !cpu.is_nested() && cpu.is_cpu(),
+      cpu.layout() == c10::kStrided && cpu.has_storage() && !cpu.is_quantized() && !cpu.is_nested() && (cpu.is_cpu() || cpu.is_meta()),
       "simgpu holds dense tensors only; ",
       op,
       " gave ",
@@ -185,10 +211,17 @@ at::Tensor Twins::to_device(const at::Tensor& cpu, const char* op) {
       return fresh(earlier.device);
     }
   }
-  const size_t bytes = storage->nbytes();
-  auto shared = c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(storage);
-  adopted_.push_back(Adopted{storage, device_storage(adopt(std::move(shared), IfFull::Refuse), bytes)});
+  adopted_.push_back(Adopted{storage, new_storage(storage)});
   return fresh(adopted_.back().device);
+}
+
+// The device side of a storage that the kernel made.
+c10::Storage Twins::new_storage(c10::StorageImpl* cpu) {
+  const size_t bytes = cpu->nbytes();
+  if (cpu->device_type() == c10::kMeta) {
+    return device_storage(new_block(bytes), bytes);
+  }
+  return device_storage(adopt(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(cpu), IfFull::Refuse), bytes);
 }
 
 } // namespace simgpu

@@ -20,6 +20,8 @@ inline bool on_card(const at::Tensor& tensor) {
 // A CPU tensor over the bytes of `device`; conjugate and negative bits survive.
 at::Tensor cpu_view(const at::Tensor& device);
 
+// In a dry run (engine.h) the twins are tensors of the device `meta`, which have shapes and no bytes.
+
 // All the twins of one operation.
 class Twins {
  public:
@@ -45,6 +47,7 @@ class Twins {
   };
 
   at::Tensor twin_of(const at::Tensor& device);
+  c10::Storage new_storage(c10::StorageImpl* cpu);
 
   c10::SmallVector<Twin, 8> twins_;
   c10::SmallVector<Adopted, 2> adopted_;

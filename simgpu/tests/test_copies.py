@@ -116,10 +116,12 @@ def test_only_pinned_non_blocking_copies_do_not_block(pinned: bool, non_blocking
     simgpu.reset_counters()
     card.copy_(host, non_blocking=non_blocking)
     assert simgpu.counters()["host_blocking_calls"] == blocking
+    simgpu.synchronize()
     host.zero_()
     simgpu.reset_counters()
     host.copy_(card, non_blocking=non_blocking)
     assert simgpu.counters()["host_blocking_calls"] == blocking
+    simgpu.synchronize()
     assert host.sum().item() == 1000
 
 

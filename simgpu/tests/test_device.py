@@ -20,7 +20,7 @@ def test_the_package_is_the_device_module() -> None:
     assert simgpu.is_initialized()
     assert simgpu.device_count() == 1
     assert simgpu.current_device() == 0
-    assert simgpu.get_device_name() == "Simulated GPU"
+    assert simgpu.get_device_name() == "Simulated NVIDIA GeForce RTX 3060"
     assert simgpu.is_bf16_supported()
 
 
@@ -36,7 +36,7 @@ def test_the_card_is_the_accelerator() -> None:
 
 def test_properties() -> None:
     properties = simgpu.get_device_properties(0)
-    assert properties.name == "Simulated GPU"
+    assert properties.name == "Simulated NVIDIA GeForce RTX 3060"
     assert properties.total_memory == 12 << 30
     assert len(properties.uuid) == 36
 
@@ -112,7 +112,7 @@ def test_nonsense_sizes_are_refused(text: str) -> None:
 
 def test_environment() -> None:
     code = "import simgpu, torch; print(simgpu.capacity(), torch.empty(2, device='simgpu').isnan().all().item())"
-    done = _import_with({"SIMGPU_CAPACITY": "6GiB", "SIMGPU_FILL_FREED": "1"}, code)
+    done = _import_with({"SIMGPU_CARD": f"own-{os.getpid()}", "SIMGPU_CAPACITY": "6GiB", "SIMGPU_FILL_FREED": "1"}, code)
     assert done.stdout.split() == [str(6 << 30), "True"], done.stderr
 
 
@@ -120,6 +120,40 @@ def test_environment_nonsense_names_the_variable_and_the_value() -> None:
     done = _import_with({"SIMGPU_CAPACITY": "lots"}, "import simgpu")
     assert done.returncode != 0
     assert "ValueError: SIMGPU_CAPACITY='lots' is not a size" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("SIMGPU_PROFILE", "gtx", "'gtx' is not a profile: known are a100"),
+        ("SIMGPU_LINK", "pcie9", "generation 9 is not known"),
+        ("SIMGPU_HOST", "abacus", "'abacus' is not a host profile: known are desktop, server"),
+        ("SIMGPU_HOST_CLOCK", "sun", "'sun' is not a host clock: give 'model' or 'measured'"),
+        ("SIMGPU_CARD", "../x", "../x"),
+    ],
+)
+def test_environment_nonsense_says_what_is_known(variable: str, value: str, words: str) -> None:
+    done = _import_with({variable: value}, "import simgpu")
+    assert done.returncode != 0
+    assert words in done.stderr.splitlines()[-1]
+
+
+def test_the_environment_chooses_the_card() -> None:
+    chosen = {"SIMGPU_CARD": f"own-{os.getpid()}", "SIMGPU_PROFILE": "t4", "SIMGPU_LINK": "x4", "SIMGPU_HOST": "server"}
+    done = _import_with(chosen, "import simgpu; print(simgpu.get_device_name(), simgpu.link_now(), simgpu.capacity())")
+    assert done.stdout.split()[-3:] == ["T4", "pcie3x4", str(16 << 30)], done.stderr
+
+
+def test_another_card_is_used_only_while_this_one_is_empty() -> None:
+    held = torch.ones(3, device="simgpu")
+    with pytest.raises(RuntimeError, match=r"512 bytes of it are in use: delete the tensors on it first"):
+        simgpu.use_profile("rtx4090")
+    del held
+    simgpu.use_profile("rtx4090", link="pcie3x8", capacity="1GiB")
+    assert simgpu.current_profile().key == "rtx4090"
+    assert simgpu.get_device_capability() == (8, 9)
+    assert simgpu.mem_get_info() == (1 << 30, 1 << 30)
+    assert simgpu.link_now() == "pcie3x8"
 
 
 def test_import_and_exit_are_clean() -> None:

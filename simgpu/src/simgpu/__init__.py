@@ -1,10 +1,22 @@
 """A simulated GPU for PyTorch: ``import simgpu`` gives torch a device named ``simgpu``.
 
 Device memory is host memory, operations are the CPU's own kernels run in place, so results equal the CPU's bit for bit.
-Capacity, out-of-memory errors, streams, events, pinned memory and memory statistics behave as on a card. It is also the
-device module ``torch.simgpu``. It is not fast, and its times say nothing of a real card (``simulated`` is true).
+Time is virtual: it is what a card of the chosen profile would need. Capacity, streams, events, pinned memory and memory
+statistics behave as on a card, and races are found. It is also the device module ``torch.simgpu``; ``simulated`` is true.
 
-Environment, read at import: ``SIMGPU_CAPACITY`` (``12GiB``), ``SIMGPU_FILL_FREED`` (``1`` fills freed memory with NaN).
+Environment, read at import:
+
+===========================  ==========================================================================================
+``SIMGPU_PROFILE``           the card to play: a name of ``simgpu.profiles()`` or a ``.json`` file; ``rtx3060``
+``SIMGPU_LINK``              ``pcie4x8``, ``x4``, ...; the card's own
+``SIMGPU_HOST``              the host to play, ``desktop`` or ``server``
+``SIMGPU_CAPACITY``          ``6GiB``; the card's own
+``SIMGPU_CARD``              processes that use a card of the same name share it; the profile's name
+``SIMGPU_HOST_CLOCK``        ``model`` or ``measured``
+``SIMGPU_RACES``             ``1`` looks for races
+``SIMGPU_FRAGMENTATION``     ``1`` lets memory fragment
+``SIMGPU_FILL_FREED``        ``1`` fills freed and new device memory with NaN
+===========================  ==========================================================================================
 """
 
 from __future__ import annotations
@@ -19,21 +31,38 @@ _torch.utils.rename_privateuse1_backend("simgpu")
 from simgpu import _C as _C  # noqa: E402  (the device must have its name first)
 from simgpu import sizes as _sizes  # noqa: E402
 from simgpu.card import (  # noqa: E402
+    DEFAULT_HOST,
+    DEFAULT_PROFILE,
     DeviceProperties,
     current_device,
+    current_profile,
     device,
     device_count,
     device_of,
     get_amp_supported_dtype,
+    get_device_capability,
     get_device_name,
     get_device_properties,
     init,
     is_available,
     is_bf16_supported,
     is_initialized,
+    link_now,
+    profiles,
     set_device,
+    use_profile,
 )
-from simgpu.counting import counters, reset_counters  # noqa: E402
+from simgpu.clock import (  # noqa: E402
+    _sleep,
+    counters,
+    host_blocking_calls,
+    host_clock,
+    now_ns,
+    reset_counters,
+    set_host_clock,
+    set_host_watched,
+)
+from simgpu.dry import dry_run  # noqa: E402
 from simgpu.memory import (  # noqa: E402
     capacity,
     empty_cache,
@@ -47,6 +76,14 @@ from simgpu.memory import (  # noqa: E402
     reset_peak_memory_stats,
     set_capacity,
     set_fill_freed,
+    set_fragmentation,
+)
+from simgpu.races import (  # noqa: E402
+    RaceError,
+    host_register,
+    host_unregister,
+    race_detection,
+    set_race_detection,
 )
 from simgpu.random import (  # noqa: E402
     get_rng_state,
@@ -73,27 +110,36 @@ from simgpu.streams import (  # noqa: E402
 __all__ = [
     "DeviceProperties",
     "Event",
+    "RaceError",
     "Stream",
     "StreamContext",
     "capacity",
     "counters",
     "current_device",
+    "current_profile",
     "current_stream",
     "default_stream",
     "device",
     "device_count",
     "device_of",
+    "dry_run",
     "empty_cache",
     "get_amp_supported_dtype",
+    "get_device_capability",
     "get_device_name",
     "get_device_properties",
     "get_rng_state",
     "get_rng_state_all",
+    "host_blocking_calls",
+    "host_clock",
+    "host_register",
+    "host_unregister",
     "init",
     "initial_seed",
     "is_available",
     "is_bf16_supported",
     "is_initialized",
+    "link_now",
     "manual_seed",
     "manual_seed_all",
     "max_memory_allocated",
@@ -102,6 +148,9 @@ __all__ = [
     "memory_allocated",
     "memory_reserved",
     "memory_stats",
+    "now_ns",
+    "profiles",
+    "race_detection",
     "reset_accumulated_memory_stats",
     "reset_counters",
     "reset_peak_memory_stats",
@@ -110,12 +159,17 @@ __all__ = [
     "set_capacity",
     "set_device",
     "set_fill_freed",
+    "set_fragmentation",
+    "set_host_clock",
+    "set_host_watched",
+    "set_race_detection",
     "set_rng_state",
     "set_rng_state_all",
     "set_stream",
     "simulated",
     "stream",
     "synchronize",
+    "use_profile",
 ]
 
 simulated = True
@@ -131,8 +185,29 @@ def _is_in_bad_fork() -> bool:
     return False
 
 
-_C.set_capacity(_sizes.parse(_os.environ.get("SIMGPU_CAPACITY", "12GiB"), name="SIMGPU_CAPACITY"))
-_C.set_fill_freed(_os.environ.get("SIMGPU_FILL_FREED", "") not in ("", "0"))
+def _on(variable: str) -> bool:
+    return _os.environ.get(variable, "") not in ("", "0")
+
+
+_C.set_machinery([_os.path.dirname(module.__file__) + _os.sep for module in (_torch, _sys.modules[__name__])])
+
+
+def _capacity() -> int | None:
+    text = _os.environ.get("SIMGPU_CAPACITY")
+    return _sizes.parse(text, name="SIMGPU_CAPACITY") if text else None
+
+
+use_profile(
+    _os.environ.get("SIMGPU_PROFILE") or DEFAULT_PROFILE,
+    link=_os.environ.get("SIMGPU_LINK") or None,
+    host=_os.environ.get("SIMGPU_HOST") or DEFAULT_HOST,
+    capacity=_capacity(),
+)
+set_host_clock(_os.environ.get("SIMGPU_HOST_CLOCK") or "model")
+set_host_watched(True)
+set_fragmentation(_on("SIMGPU_FRAGMENTATION"))
+set_fill_freed(_on("SIMGPU_FILL_FREED"))
+set_race_detection(_on("SIMGPU_RACES"))
 
 _torch._register_device_module("simgpu", _sys.modules[__name__])
 _torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)

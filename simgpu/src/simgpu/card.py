@@ -1,19 +1,127 @@
-"""The card as a device: that it is there, its name, and the context that makes it current. There is one, index 0."""
+"""The card as a device: that it is there, which one it plays, and the context that makes it current. There is one,
+index 0."""
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
+import atexit
+import os
+import warnings
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import torch
 
-from simgpu import _C
+from simgpu import _C, profile, sizes
+from simgpu.profile import Host, Link, Profile
 
 Device = torch.device | str | int | None
 
-NAME = "Simulated GPU"
-UUID = str(uuid.uuid5(uuid.NAMESPACE_OID, "simgpu:0"))
+DEFAULT_PROFILE = "rtx3060"
+DEFAULT_HOST = "desktop"
+_GENERATIONS = 8  # of PCIe that _C keeps rates of
+_KINDS = ("fp64", "fp32", "fp16", "bf16", "fp8", "int8")  # in the order of csrc/speeds.h
+
+
+@dataclass(frozen=True)
+class Played:
+    """What the card plays: `uuid` without the prefix that NVML gives it."""
+
+    card: str
+    profile: Profile
+    link: Link
+    host: Host
+    uuid: str
+
+
+_played: Played | None = None
+atexit.register(_C.leave_card)
+
+
+def use_profile(
+    card: str | Profile = DEFAULT_PROFILE,
+    *,
+    link: str | None = None,
+    host: str = DEFAULT_HOST,
+    capacity: int | str | None = None,
+    name: str | None = None,
+) -> None:
+    """Makes this process's card another one.
+
+    Args:
+        card: a built-in profile's name (``simgpu.profiles()``), the path of a ``.json`` file, or a ``Profile``.
+        link: ``"pcie4x8"``, ``"pcie3"``, ``"x4"``; the card's own at most, and that by default.
+        host: the name of a host profile.
+        capacity: bytes, or a text such as ``"6GiB"``; the profile's by default.
+        name: processes that use a card of the same name share its memory; ``SIMGPU_CARD`` or the profile's by default.
+
+    Raises ``ValueError`` for what is not known and ``RuntimeError`` while the present card's memory is in use, or where
+    other processes use a card of that name as another model.
+    """
+    global _played
+    model = card if isinstance(card, Profile) else profile.load(card)
+    way = profile.link(link, profile=model) if link else model.link
+    cpu = profile.load_host(host)
+    bytes_ = model.memory_bytes if capacity is None else sizes.given(capacity, name="capacity")
+    called = name or os.environ.get("SIMGPU_CARD") or model.key
+    played = Played(card=called, profile=model, link=way, host=cpu, uuid=_C.uuid_of(called))
+    if _played is None or replace(_played, host=cpu) != played or bytes_ != _C.capacity():
+        _open(played, bytes_, asked=capacity is not None)
+    _C.set_speeds(_speeds(model, way, cpu))
+    _played = played
+
+
+def _open(played: Played, capacity: int, *, asked: bool) -> None:
+    model, way = played.profile, played.link
+    shown = f"Simulated {model.name}"
+    _C.open_card(
+        played.card,
+        _C.Model(
+            *(model.key, shown, played.uuid, capacity, way.generation, way.width),
+            *(model.power_limit_mw, model.compute_capability),
+        ),
+    )
+    if asked and _C.capacity() != capacity:
+        warnings.warn(
+            f"simgpu: other processes use the card {played.card!r}, which has {_C.capacity()} bytes, not the {capacity} "
+            "that were asked for; set SIMGPU_CARD to another name for a card of your own",
+            stacklevel=4,
+        )
+
+
+def current_profile() -> Profile:
+    """The profile of the card that this process uses."""
+    return _now_played().profile
+
+
+def _now_played() -> Played:
+    assert _played is not None, "the package chooses a card when it is imported"
+    return _played
+
+
+def profiles() -> list[str]:
+    """The names of the built-in profiles."""
+    return profile.names()
+
+
+def link_now() -> str:
+    """The link as it is now, ``"pcie4x16"``; others may have changed it (``simgpu link``)."""
+    generation, width = _C.link()
+    return f"pcie{generation}x{width}"
+
+
+def _speeds(model: Profile, way: Link, host: Host) -> _C.Speeds:
+    speeds = _C.Speeds()
+    speeds.card = _C.Processor(
+        [model.flops_per_second(kind) for kind in _KINDS], model.bytes_per_second, model.launch_ns
+    )
+    speeds.cpu = _C.Processor(
+        [host.flops_per_second(kind) for kind in _KINDS], host.bytes_per_second, host.operation_ns
+    )
+    speeds.pinned_per_lane = [profile.pinned_per_lane(generation) for generation in range(_GENERATIONS)]
+    speeds.pageable, speeds.latency = way.pageable, way.latency_ns
+    speeds.operation, speeds.view, speeds.driver = host.operation_ns, host.view_ns, host.driver_ns
+    speeds.copy, speeds.event = host.copy_ns, host.event_ns
+    return speeds
 
 
 def check(device: Device = None) -> int:
@@ -89,18 +197,28 @@ class DeviceProperties:
     name: str
     total_memory: int
     uuid: str
+    major: int
+    minor: int
 
 
 def get_device_name(device: Device = None) -> str:
-    """``"Simulated GPU"``."""
+    """``"Simulated NVIDIA GeForce RTX 3060"``."""
     check(device)
-    return NAME
+    return f"Simulated {_now_played().profile.name}"
 
 
 def get_device_properties(device: Device = None) -> DeviceProperties:
-    """Name, memory in bytes and UUID of the card."""
+    """Name, memory in bytes, UUID and compute capability of the card."""
+    major, minor = _now_played().profile.compute_capability
+    return DeviceProperties(
+        name=get_device_name(device), total_memory=_C.capacity(), uuid=_now_played().uuid, major=major, minor=minor
+    )
+
+
+def get_device_capability(device: Device = None) -> tuple[int, int]:
+    """The compute capability of the card that is played."""
     check(device)
-    return DeviceProperties(name=NAME, total_memory=_C.capacity(), uuid=UUID)
+    return _now_played().profile.compute_capability
 
 
 def get_amp_supported_dtype() -> list[torch.dtype]:

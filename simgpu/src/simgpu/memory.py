@@ -1,6 +1,7 @@
 """How much memory the card has and who has taken it. All sizes are bytes.
 
-Nothing is cached: what is allocated is what is reserved, and a freed block is free at once.
+As with torch's caching allocators, what a tensor gives back stays reserved for later tensors of this process, until
+``empty_cache`` or until the card is full. Any reserved byte serves any tensor, unless fragmentation is switched on.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ from simgpu.card import Device, check
 
 
 def set_capacity(capacity: int | str) -> None:
-    """Gives the card ``capacity`` bytes (or a text such as ``"6GiB"``).
+    """Gives the card ``capacity`` bytes (or a text such as ``"6GiB"``), for all processes that use it.
 
     May be less than what is allocated; then nothing more fits until enough is freed. Raises ``ValueError`` for a
     negative or meaningless size.
     """
-    size = sizes.parse(capacity, name="capacity") if isinstance(capacity, str) else int(capacity)
-    if size < 0:
-        raise ValueError(f"capacity={capacity} is negative")
-    _C.set_capacity(size)
+    _C.set_capacity(sizes.given(capacity, name="capacity"))
 
 
 def capacity() -> int:
@@ -31,7 +29,7 @@ def capacity() -> int:
 
 
 def mem_get_info(device: Device = None) -> tuple[int, int]:
-    """``(free, total)`` bytes of the card."""
+    """``(free, total)`` bytes of the card: free is what no process has reserved."""
     check(device)
     return _C.free(), _C.capacity()
 
@@ -52,7 +50,7 @@ def max_memory_allocated(device: Device = None) -> int:
 
 
 def memory_reserved(device: Device = None) -> int:
-    """Bytes taken from the card; the same as allocated, since nothing is cached."""
+    """Bytes taken from the card: allocated ones and those kept for later."""
     return torch.accelerator.memory_reserved(check(device))
 
 
@@ -72,7 +70,16 @@ def reset_accumulated_memory_stats(device: Device = None) -> None:
 
 
 def empty_cache() -> None:
-    """Does nothing: nothing is cached."""
+    """Gives what is reserved and not allocated back to the card; waits for all its work, as on CUDA."""
+    torch.accelerator.empty_cache()
+
+
+def set_fragmentation(on: bool) -> None:
+    """Cuts the card's memory into segments and pieces as PyTorch's CUDA allocator does, so that it fragments.
+
+    The same as ``SIMGPU_FRAGMENTATION=1`` in the environment. ``RuntimeError`` while tensors are on the card.
+    """
+    _C.set_fragmentation(on)
 
 
 def set_fill_freed(on: bool) -> None:

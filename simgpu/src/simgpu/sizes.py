@@ -32,3 +32,12 @@ def parse(text: str, *, name: str) -> int:
     if not 0 <= size < 1 << 62:
         raise ValueError(f"{name}={text!r} is more bytes than can be counted")
     return size
+
+
+def given(size: int | str, *, name: str) -> int:
+    """The bytes of a number or of a text; ``ValueError`` as `parse`, and for a negative number."""
+    if isinstance(size, str):
+        return parse(size, name=name)
+    if not 0 <= size < 1 << 62:
+        raise ValueError(f"{name}={size} is not a size: give 0 to {(1 << 62) - 1} bytes")
+    return int(size)

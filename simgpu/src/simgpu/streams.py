@@ -1,7 +1,6 @@
 """Streams and events under the names that programs look for: ``torch.simgpu.Stream``, ``Event``, ``stream(...)``.
 
-They are torch's own ``torch.Stream`` and ``torch.Event`` with the device filled in. In this version work runs at once
-on the calling thread and events carry the wall clock.
+They are torch's own ``torch.Stream`` and ``torch.Event`` with the device filled in. Events carry virtual time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,10 @@
+// Counts what the host computes itself, in the model clock.
+#pragma once
+
+namespace simgpu {
+
+// On at first. Costs every operation on the CPU about a microsecond of real time.
+void watch_host(bool on);
+bool watching_host();
+
+} // namespace simgpu
