@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "worker"))
 os.environ.setdefault("OPTIMEM_CTL", str(ROOT / "bin" / "optimemctl"))
 os.environ.pop("OPTIMEM_SOCKET", None)
+os.environ["SIMGPU_CARD"] = f"worker-test-{os.getpid()}"  # a card of our own
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +26,14 @@ def one_thread() -> None:
 
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    """The simulated card, its freed bytes and all released ones filled with NaN."""
+    """The simulated card, its freed bytes and all released ones filled with NaN, races looked for."""
     import simgpu
 
     monkeypatch.setenv("OPTIMEM_POISON", "1")
     simgpu.set_fill_freed(True)
+    simgpu.set_race_detection(True)
     yield torch.device("simgpu", 0)
+    simgpu.set_race_detection(False)
     simgpu.set_fill_freed(False)
 
 

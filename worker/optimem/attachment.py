@@ -103,7 +103,7 @@ class Attachment:
         self._engine = self._make_engine()
         self._meter = Meter(self._engine.clock)
         self._places, self._versions = self._fingerprint()
-        self._ties = Ties(model, self._enter, self._leave)
+        self._ties = Ties(model, self._enter, self._leave, device.settle)
         self._entrances = self._ties.entrances if wish.mode == "page" else {""}
         self._timed: set[str] = set()  # modules whose borders are those of the recording
         self._ties.set(self._ties.paths)
@@ -114,7 +114,7 @@ class Attachment:
             return
         self.report()
         self._state = State.DETACHED
-        self._ties.set(set())
+        self._ties.untie()
         self._engine.close()
         self._masters.leave()
         self._thaw()

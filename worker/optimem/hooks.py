@@ -53,14 +53,28 @@ class _LeaveHook(_Hook):
         return self._leave(self.path, output)
 
 
+class _LoadHook(_Hook):
+    """Before a state_dict is loaded: copies that read the masters come to an end."""
+
+    def __init__(self, path: str, settle: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._settle = settle
+
+    def __call__(self, *arguments: Any) -> None:
+        self._settle()
+
+
 class Ties:
     """The hooks on one model."""
 
-    def __init__(self, model: nn.Module, enter: Enter, leave: Leave) -> None:
+    def __init__(self, model: nn.Module, enter: Enter, leave: Leave, settle: Callable[[], None]) -> None:
         self._modules = dict(model.named_modules())
         self._enter = enter
         self._leave = leave
         self._handles: dict[str, tuple[RemovableHandle, RemovableHandle]] = {}
+        self._loads = [
+            module.register_load_state_dict_pre_hook(_LoadHook(path, settle)) for path, module in self._modules.items()
+        ]
 
     @property
     def paths(self) -> set[str]:
@@ -74,6 +88,12 @@ class Ties:
         found = {path for path, module in self._modules.items() if next(module.children(), None) is not None}
         lists = {path for path in found if not path or isinstance(self._modules[path], (nn.ModuleList, nn.ModuleDict))}
         return found | {path for path in self._modules if path.rpartition(".")[0] in lists}
+
+    def untie(self) -> None:
+        """Remove every hook. Idempotent."""
+        self.set(set())
+        while self._loads:
+            self._loads.pop().remove()
 
     def set(self, paths: set[str]) -> None:
         """Tie the modules at `paths`, and only those."""
