@@ -52,6 +52,24 @@ def test_detection(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_module_same(model, [torch.rand(3, 96, 128)])
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "settings"),
+    [
+        ("vit_tiny_patch16_224", 32, {"img_size": 32}),
+        ("eva02_tiny_patch14_224", 56, {"img_size": 56}),  # rotary positions
+        ("convnext_atto", 64, {}),
+        ("tf_efficientnetv2_b0", 64, {}),  # pads by itself, batch norm with its activation inside
+        ("mixer_s32_224", 64, {"img_size": 64, "num_classes": 0}),  # its head starts at zero: features instead
+        ("regnety_002", 64, {}),
+        ("maxvit_pico_rw_256", 64, {"img_size": 64}),  # windows, grids, relative positions
+        ("resnest14d", 64, {}),  # split attention
+    ],
+)
+def test_timm(name: str, side: int, settings: dict[str, Any]) -> None:
+    timm = pytest.importorskip("timm")
+    assert_module_same(timm.create_model(name, pretrained=False, **settings), torch.randn(1, 3, side, side))
+
+
 def test_bert() -> None:
     config = transformers.BertConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=99
@@ -120,3 +138,141 @@ def test_t5_generates() -> None:
     ids = torch.randint(3, 99, (1, 5))
     expected = model.generate(ids, max_new_tokens=5)
     assert_same(expected, model.to("simgpu").generate(ids.to("simgpu"), max_new_tokens=5))
+
+
+# Two layers each side, four heads of eight.
+ENCODER_DECODER = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "vocab_size": 99,
+}
+
+
+def test_bart() -> None:
+    config = transformers.BartConfig(max_position_embeddings=64, **ENCODER_DECODER)
+    assert_module_same(
+        transformers.BartForConditionalGeneration(config),
+        pick=lambda out: (out.logits, out.encoder_last_hidden_state),
+        input_ids=torch.randint(3, 99, (2, 7)),
+        decoder_input_ids=torch.randint(3, 99, (2, 5)),
+    )
+
+
+def whisper() -> Any:
+    config = transformers.WhisperConfig(
+        num_mel_bins=16,
+        max_source_positions=32,
+        max_target_positions=32,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        **ENCODER_DECODER,
+    )
+    return transformers.WhisperForConditionalGeneration(config)
+
+
+def test_whisper() -> None:
+    sound, ids = torch.randn(1, 16, 64), torch.randint(3, 99, (1, 5))
+    assert_module_same(whisper(), pick=lambda out: out.logits, input_features=sound, decoder_input_ids=ids)
+
+
+def mixtral(experts: str) -> Any:
+    config = transformers.MixtralConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        vocab_size=99,
+        max_position_embeddings=64,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    )
+    model = transformers.MixtralForCausalLM(config)
+    model.set_experts_implementation(experts)
+    return model
+
+
+@pytest.mark.parametrize("experts", ["eager", "batched_mm", "grouped_mm"])
+def test_a_mixture_of_experts(experts: str) -> None:
+    assert_module_same(mixtral(experts), pick=lambda out: out.logits, input_ids=torch.randint(3, 99, (2, 7)))
+
+
+def test_mamba() -> None:
+    config = transformers.MambaConfig(hidden_size=32, state_size=8, num_hidden_layers=2, vocab_size=99)
+    model = transformers.MambaForCausalLM(config)
+    assert_module_same(model, pick=lambda out: out.logits, input_ids=torch.randint(3, 99, (2, 7)))
+
+
+def test_a_conditional_unet() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    model = diffusers.UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=24,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    noisy, step, text = torch.randn(2, 4, 16, 16), torch.tensor(7), torch.randn(2, 5, 24)
+    assert_module_same(model, noisy, step, text, pick=lambda out: out.sample)
+
+
+def test_flux() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    model = diffusers.FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=True,
+    )
+    assert_module_same(
+        model,
+        pick=lambda out: out.sample,
+        hidden_states=torch.randn(1, 16, 4),
+        encoder_hidden_states=torch.randn(1, 6, 32),
+        pooled_projections=torch.randn(1, 32),
+        timestep=torch.tensor([0.5]),
+        guidance=torch.tensor([3.5]),
+        img_ids=torch.rand(16, 3),
+        txt_ids=torch.zeros(6, 3),
+    )
+
+
+class Decoding(torch.nn.Module):
+    """The half of an autoencoder that a picture comes out of; the other half's weights lie idle."""
+
+    def __init__(self, autoencoder: Any) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        picture: torch.Tensor = self.autoencoder.decode(latents).sample
+        return picture
+
+
+def test_a_picture_from_latents() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    autoencoder = diffusers.AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+    )
+    assert_module_same(Decoding(autoencoder), torch.randn(1, 4, 8, 8))
