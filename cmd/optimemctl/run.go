@@ -91,7 +91,7 @@ func (f *runFlags) register(flags *pflag.FlagSet) {
 	flags.Int64Var(&f.forwards, "forwards", 5, "`N` forwards to run, 2 or more: the first one records the model")
 	flags.StringVar(&f.maxLayerSize, "max-layer-size", "", "page modules of up to `N` parameters whole (default: the planner chooses)")
 	flags.StringVar(&f.maxCapacity, "max-capacity", "", "chunk: how much of the model may live on the device, `N` parameters or a size with a unit")
-	flags.StringVar(&f.device, "device", "auto", "`NAME`: auto, cuda, mps, xla, xpu, cpu, sim (the simulated card), or a PyTorch device such as cuda:1")
+	flags.StringVar(&f.device, "device", "auto", "`NAME`: auto, cuda, mps, xla, xpu, cpu, sim (the simulated card), sim:rtx4090 (as that model), or a PyTorch device such as cuda:1")
 	flags.StringArrayVar(&f.imports, "import", nil, "Python `MODULE` to import first, such as one that brings a device; repeatable")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object instead of text")
 	flags.StringVar(&f.nvmlLibrary, "nvml-library", "", "`FILE` of the NVML library to read the card with")

@@ -11,7 +11,7 @@ import (
 var (
 	modelName  = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 	dottedName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
-	deviceName = regexp.MustCompile(`^[a-z][a-z0-9_]*(:[0-9]+)?$`)
+	deviceName = regexp.MustCompile(`^([a-z][a-z0-9_]*(:[0-9]+)?|sim(gpu)?:[A-Za-z0-9_./-]+)$`) // sim:MODEL is a profile or its file
 	sizeText   = regexp.MustCompile(`^([0-9]{1,5})x([0-9]{1,5})$`)
 )
 
@@ -88,7 +88,7 @@ func checkSize(text string) error {
 // checkDevice checks the form of a --device; whether there is one is for the worker to find out.
 func checkDevice(text string) error {
 	if !deviceName.MatchString(text) {
-		return fmt.Errorf("--device %q: give auto, cuda, mps, xla, xpu, cpu, sim, or a PyTorch device such as cuda:1", text)
+		return fmt.Errorf("--device %q: give auto, cuda, mps, xla, xpu, cpu, sim, sim:MODEL (simgpu profiles lists them), or a PyTorch device such as cuda:1", text)
 	}
 	return nil
 }

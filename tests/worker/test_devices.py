@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ import torch
 import models
 import optimem
 from optimem import device as devices
+from optimem.errors import BadInput
 from same import bits
 
 
@@ -56,3 +60,33 @@ def test_the_environment_chooses_the_device(card: torch.device, monkeypatch: pyt
     monkeypatch.setenv("OPTIMEM_DEVICE", "cpu")
     assert devices.resolve(None).type == "cpu"
     assert devices.resolve("sim").type == "simgpu"
+
+
+def test_the_simulated_card_plays_the_model_that_is_asked_for() -> None:
+    code = "from optimem.device import open_device; print(open_device('sim:rtx4090').name(), open_device('sim').name())"
+    # In a process of its own: a card is changed only while nothing is on it.
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SIMGPU_CARD": f"played-{os.getpid()}", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == " ".join(["Simulated NVIDIA GeForce RTX 4090"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"), [("sim:gtx", "'gtx' is not a profile: known are"), ("cpu:rtx4090", "cpu has no models")]
+)
+def test_models_of_cards_that_there_are_not(card: torch.device, spec: str, words: str) -> None:
+    with pytest.raises(BadInput, match=f"no such device: {spec} .*{words}"):
+        devices.resolve(spec)
+
+
+def test_a_simulated_card_tells_the_host_its_time(card: torch.device) -> None:
+    clock = devices.HostClock(devices.open_device("sim"))
+    first, second = clock.timed_mark(), clock.timed_mark()
+    assert clock.elapsed_ns(first, second) == 0  # nothing was asked of the card in between
+    torch.randn(64, 64) @ torch.randn(64, 64)
+    assert clock.elapsed_ns(first, clock.timed_mark()) > 0

@@ -43,8 +43,8 @@ def page(
 
     Args:
         model: the model; it is changed in place and returned.
-        device: a torch device or its name, "sim" for the simulated card; None takes $OPTIMEM_DEVICE, else the machine's
-            accelerator, else the simulated card. On "cpu" the model runs as it is.
+        device: a torch device or its name, "sim" for the simulated card, "sim:rtx4090" for it as that model; None takes
+            $OPTIMEM_DEVICE, else the machine's accelerator, else the simulated card. On "cpu" the model runs as it is.
         max_layer_size: parameters; a module of at most so many is paged whole. -1 leaves the page size to the planner.
         vram: device memory to use: bytes in all ("6GiB", 6 << 30), or a share of the weights ("25%"). None takes what is
             free.

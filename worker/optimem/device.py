@@ -98,6 +98,11 @@ class Device(ABC):
     def settle(self) -> None:
         """Wait on the host until the device has nothing left to do."""
 
+    def now_ns(self) -> int:
+        """Return the host's time in nanoseconds; a simulated card has one of its own."""
+        told = _ask(self.torch, "now_ns", argument=False)
+        return told if isinstance(told, int) else time.perf_counter_ns()
+
     # Memory. A device whose allocator reports nothing says 0, "not known".
 
     def name(self) -> str:
@@ -173,7 +178,7 @@ class AsyncDevice(Device):
         return bool(mark.query())
 
     def elapsed_ns(self, start: Any, end: Any) -> int:
-        return max(0, int(start.elapsed_time(end) * 1e6))
+        return max(0, round(start.elapsed_time(end) * 1e6))
 
     def settle(self) -> None:
         torch.accelerator.synchronize(self.torch)
@@ -197,7 +202,7 @@ class SyncDevice(Device):
 
     def timed_mark(self) -> Any:
         self.settle()
-        return time.perf_counter_ns()
+        return self.now_ns()
 
     def passed(self, mark: Any) -> bool:
         return True
@@ -209,11 +214,22 @@ class SyncDevice(Device):
         _ask(self.torch, "synchronize", argument=False)
 
 
+class HostClock(SyncDevice):
+    """The CPU as something to time by, where the host's time is what another device says it is."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(torch.device("cpu"))
+        self._device = device
+
+    def now_ns(self) -> int:
+        return self._device.now_ns()
+
+
 def resolve(device: torch.device | str | None) -> torch.device:
     """Return the torch device that `device` names.
 
-    None and "auto" mean $OPTIMEM_DEVICE, else the machine's accelerator, else the simulated card. Raises BadInput where
-    there is no such device.
+    None and "auto" mean $OPTIMEM_DEVICE, else the machine's accelerator, else the simulated card; "sim:rtx4090" is the
+    simulated card as that model. Raises BadInput where there is no such device.
     """
     spec = str(device) if device is not None else os.environ.get("OPTIMEM_DEVICE") or "auto"
     if spec == "auto":
@@ -221,6 +237,8 @@ def resolve(device: torch.device | str | None) -> torch.device:
     kind, _, index = spec.partition(":")
     kind = ALIASES.get(kind, kind)
     _import_package(kind, spec)
+    if index and not index.isdecimal():
+        index = _play(kind, index, spec)
     try:
         found = torch.device(f"{kind}:{index}" if index else kind)
         if found.type == "meta":
@@ -261,6 +279,18 @@ def _import_package(kind: str, spec: str) -> None:
         raise BadInput(
             f"no such device: {spec} needs the package {package}, which cannot be imported ({_first_line(error)})"
         ) from error
+
+
+def _play(kind: str, model: str, spec: str) -> str:
+    """Make a card that can be several models that one; return its index."""
+    try:
+        use_profile = getattr(_module(torch.device(kind)), "use_profile", None)
+        if use_profile is None:
+            raise BadInput(f"no such device: {spec} ({kind} has no models to choose from); {_what_there_is()}")
+        use_profile(model)
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(f"no such device: {spec} ({_first_line(error)}); {_what_there_is()}") from error
+    return ""
 
 
 def _what_there_is() -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from torch import nn
 
 from . import moving
 from .calibrate import Link, measure_link
-from .device import Device, SyncDevice
+from .device import Device, HostClock
 from .islands import enclosed, find_islands, is_under
 from .masters import Masters
 from .pager import Pager
@@ -236,7 +235,7 @@ class ChunkEngine:
 
     def __init__(self, device: Device, masters: Masters, inventory: Inventory, model: nn.Module) -> None:
         self.home = torch.device("cpu")
-        self.clock = SyncDevice(self.home)
+        self.clock = HostClock(device)
         self.moved = 0
         self.misses = 0
         self.peak = 0
@@ -289,7 +288,7 @@ class ChunkEngine:
         look = self._looks.get(path)
         if look is None:
             return args, kwargs, None
-        self._entered.setdefault(path, []).append(time.perf_counter_ns())
+        self._entered.setdefault(path, []).append(self._device.now_ns())
         for parameter, view in look:
             parameter.data = view
         return moving.move(args, self._device.torch), moving.move(kwargs, self._device.torch), None
@@ -300,7 +299,7 @@ class ChunkEngine:
         output = moving.move(output, self.home)
         entered = self._entered.get(path)
         if entered:
-            self._times[path] = time.perf_counter_ns() - entered.pop()
+            self._times[path] = self._device.now_ns() - entered.pop()
         if not entered:
             self._masters.return_home(self._spans.get(path, ()))
         self.peak = max(self.peak, self._device.peak())
