@@ -1,17 +1,49 @@
-"""What the simulated card costs over the plain CPU: microseconds an operation, whole forwards. Wants a free core.
+"""What the simulated card costs over the plain CPU: microseconds an operation, whole forwards, with the race detector off
+and on. Wants a free core. "plain" is the CPU without anybody watching it.
 
-python bench/overhead.py
+python bench/overhead.py [--json]
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 
 import torch
 
 import simgpu
+
+Prepare = Callable[[torch.device], Callable[[], object]]
+CALLS = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds of wall time for one run: on the plain CPU, on the card, and on the card while races are looked for."""
+
+    name: str
+    plain: float
+    card: float
+    watched: float
+
+
+@contextmanager
+def plain_cpu() -> Iterator[None]:
+    simgpu.set_host_watched(False)
+    yield
+    simgpu.set_host_watched(True)
+
+
+@contextmanager
+def races() -> Iterator[None]:
+    simgpu.set_race_detection(True)
+    yield
+    simgpu.set_race_detection(False)
 
 
 def seconds(run: Callable[[], object], *, repeat: int) -> float:
@@ -25,14 +57,20 @@ def seconds(run: Callable[[], object], *, repeat: int) -> float:
     return best
 
 
-def both(run: Callable[[torch.device], Callable[[], object]], *, repeat: int) -> tuple[float, float]:
-    """``run`` on the CPU and on the card, in turn, so that both see the same load: medians of the fastest."""
-    plain, card = run(torch.device("cpu")), run(torch.device("simgpu"))
-    pairs = [(seconds(plain, repeat=repeat), seconds(card, repeat=repeat)) for _ in range(5)]
-    return statistics.median(p for p, _ in pairs), statistics.median(c for _, c in pairs)
+def measured(name: str, prepare: Prepare, *, repeat: int, rounds: int = 5) -> Row:
+    """The three in turn, so that all see the same load: medians of the fastest."""
+    plain, card = prepare(torch.device("cpu")), prepare(torch.device("simgpu"))
+    samples: list[tuple[float, float, float]] = []
+    for _ in range(rounds):
+        with plain_cpu():
+            alone = seconds(plain, repeat=repeat)
+        ours = seconds(card, repeat=repeat)
+        with races():
+            samples.append((alone, ours, seconds(card, repeat=repeat)))
+    return Row(name, *(statistics.median(column) for column in zip(*samples, strict=True)))
 
 
-def operations() -> None:
+def operations() -> list[Row]:
     cases: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
         "add": lambda a, b: a + b,
         "relu": lambda a, b: a.relu(),
@@ -45,46 +83,60 @@ def operations() -> None:
         "clone": lambda a, b: a.clone(),
         "cat": lambda a, b: torch.cat([a, b]),
     }
-    print(f"{'operation':20s} {'cpu us':>8s} {'card us':>8s} {'more us':>8s}")
-    for name, case in cases.items():
 
-        def prepared(device: torch.device, case: Callable[..., object] = case) -> Callable[[], object]:
+    def prepared(case: Callable[..., object]) -> Prepare:
+        def on(device: torch.device) -> Callable[[], object]:
             a, b = torch.ones(8, 8, device=device), torch.zeros(8, 8, device=device)
 
             def run() -> None:
-                for _ in range(1000):
+                for _ in range(CALLS):
                     case(a, b)
 
             return run
 
-        plain, card = both(prepared, repeat=5)
-        print(f"{name:20s} {plain * 1e3:8.2f} {card * 1e3:8.2f} {(card - plain) * 1e3:8.2f}")
+        return on
+
+    return [measured(name, prepared(case), repeat=5) for name, case in cases.items()]
 
 
-def models() -> None:
+def models() -> list[Row]:
     import torchvision.models as zoo
 
-    print(f"{'model':20s} {'cpu ms':>8s} {'card ms':>8s} {'ratio':>8s} {'kernels':>8s}")
-    for name, side in (("resnet101", 224), ("resnet18", 64), ("vit_b_16", 224)):
+    def prepared(name: str, side: int) -> Prepare:
         torch.manual_seed(0)
         image = torch.randn(1, 3, side, side)
 
-        def prepared(device: torch.device, name: str = name, image: torch.Tensor = image) -> Callable[[], object]:
+        def on(device: torch.device) -> Callable[[], object]:
             model, there = zoo.get_model(name).eval().to(device), image.to(device)
             return lambda: model(there)
 
-        plain, card = both(prepared, repeat=5)
-        run = prepared(torch.device("simgpu"))
-        simgpu.reset_counters()
-        run()
-        print(f"{name:20s} {plain * 1e3:8.2f} {card * 1e3:8.2f} {card / plain:8.3f} {simgpu.counters()['kernels']:8d}")
+        return on
+
+    return [measured(name, prepared(name, side), repeat=5) for name, side in (("resnet101", 224), ("vit_b_16", 224))]
+
+
+def table(calls: list[Row], forwards: list[Row]) -> Iterator[str]:
+    us = 1e6 / CALLS
+    yield f"{'operation':20s} {'plain us':>9s} {'more us':>9s} {'more us, races looked for':>26s}"
+    for row in calls:
+        more, watched = (row.card - row.plain) * us, (row.watched - row.plain) * us
+        yield f"{row.name:20s} {row.plain * us:9.2f} {more:9.2f} {watched:26.2f}"
+    yield f"{'forward':20s} {'plain ms':>9s} {'ratio':>9s} {'ratio, races looked for':>26s}"
+    for row in forwards:
+        yield f"{row.name:20s} {row.plain * 1e3:9.2f} {row.card / row.plain:9.3f} {row.watched / row.plain:26.3f}"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print the seconds as JSON")
+    as_json = parser.parse_args().json
     torch.set_num_threads(1)
     with torch.inference_mode():
-        operations()
-        models()
+        calls, forwards = operations(), models()
+    if as_json:
+        print(json.dumps([asdict(row) for row in calls + forwards], indent=2))
+    else:
+        print("\n".join(table(calls, forwards)))
 
 
 if __name__ == "__main__":

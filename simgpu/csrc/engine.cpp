@@ -9,7 +9,6 @@
 #include "region.h"
 #include "twin.h"
 
-#include <ATen/record_function.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -38,7 +37,9 @@ World& world() {
 using Lock = std::unique_lock<std::recursive_mutex>;
 
 std::atomic<bool> dry_run{false};
-// The work whose body runs on this thread, and the bytes of the results it has made so far.
+// Whether a body runs on this thread, the work that it belongs to if races are looked for, and the bytes of the results that
+// it has made so far.
+thread_local bool computing = false;
 thread_local const Work* running = nullptr;
 thread_local double result_bytes = 0;
 
@@ -183,23 +184,22 @@ void schedule(World& w, const CopyJob& job, StreamState& stream) {
   run_on(w, engine, stream, transfer(w.speeds.latency, job.bytes, link_rate(w, job.pinned)));
 }
 
-// Lets the body's results know whose they are.
-class Running {
- public:
-  explicit Running(const Work& work) : before_(running) {
-    running = &work;
-    result_bytes = 0;
-  }
-  ~Running() {
-    running = before_;
-  }
-  Running(const Running&) = delete;
-  Running& operator=(const Running&) = delete;
-
- private:
-  const Work* before_;
-  at::DisableRecordFunctionGuard unrecorded_; // what a kernel does inside is not the program's
-};
+// Runs a body, and lets the results that it makes know whose they are; null while nobody looks for races. Returns the bytes
+// of the results.
+double run_body(const Work* work, c10::function_ref<void()> body) {
+  struct Now {
+    explicit Now(const Work* work) : before(std::exchange(running, work)), inside(std::exchange(computing, true)) {}
+    ~Now() {
+      running = before;
+      computing = inside;
+    }
+    const Work* before;
+    bool inside;
+  } const now(work);
+  result_bytes = 0;
+  body();
+  return result_bytes;
+}
 
 bool watched(const CopyJob& job) {
   return detecting_races() && !dry() && job.pinned && !job.host_blocking && job.direction != Direction::DeviceToDevice;
@@ -210,21 +210,19 @@ bool watched(const CopyJob& job) {
 void launch(const KernelJob& job, c10::function_ref<void()> body) {
   CardsWork cards_work;
   World& w = world();
+  StreamState& stream = state_of(current_stream());
+  double made = 0;
+  if (C10_UNLIKELY(detecting_races())) {
+    Lock lock(w.mutex);
+    const Work work = enqueue(w, stream, job.plan.label);
+    raise_if(lock, note_arguments(job, work));
+    lock.unlock();
+    made = run_body(&work, body);
+  } else {
+    made = run_body(nullptr, body);
+  }
   Lock lock(w.mutex);
   spend(w, cards_work, w.speeds.operation);
-  StreamState& stream = state_of(current_stream());
-  const Work work = enqueue(w, stream, job.plan.label);
-  if (detecting_races()) {
-    raise_if(lock, note_arguments(job, work));
-  }
-  lock.unlock();
-  double made = 0;
-  {
-    const Running now_running(work);
-    body();
-    made = result_bytes;
-  }
-  lock.lock();
   ++w.counts.kernels;
   const Cost& cost = job.cost;
   run_on(w, EngineKind::Compute, stream,
@@ -253,8 +251,7 @@ void copy(const CopyJob& job, c10::function_ref<void()> body) {
   }
   lock.unlock();
   if (!dry()) {
-    const Running now_running(work);
-    body();
+    (void)run_body(&work, body);
   }
   lock.lock();
   schedule(w, job, stream);
@@ -300,7 +297,7 @@ void compute_on_host(const Cost& cost, double made) {
 
 void block_made(Block& block) {
   block.owner = static_cast<uint32_t>(current_stream().id());
-  if (running != nullptr) {
+  if (computing) {
     result_bytes += static_cast<double>(block.bytes);
   }
   if (!detecting_races() || block.bytes == 0) {

@@ -73,8 +73,13 @@ bool dense_on_host(Arguments values) {
   return std::all_of(values.begin(), values.end(), [](const c10::IValue& each) { return dense_on_host(each); });
 }
 
+// Most often the first argument tells.
+bool begins_on_the_card(Arguments inputs) {
+  return !inputs.empty() && inputs[0].isTensor() && inputs[0].toTensor().is_privateuseone();
+}
+
 std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& function) {
-  if (counting || CardsWork::inside() || host_clock() != HostClock::Model) {
+  if (counting || CardsWork::inside() || host_clock() != HostClock::Model || begins_on_the_card(function.inputs())) {
     return nullptr;
   }
   const auto& plan = plan_of_function(function);
