@@ -2,6 +2,7 @@ package planner
 
 import (
 	"math"
+	"math/bits"
 	"strings"
 )
 
@@ -40,8 +41,12 @@ func (l Link) Transfer(size Bytes) Nanoseconds {
 	if whole > largest/1_000_000_000 {
 		return largest
 	}
-	fraction := Nanoseconds(math.Ceil(float64(rest) * 1e9 / float64(l.Rate)))
-	return min(largest, l.Latency+Nanoseconds(whole)*1_000_000_000+fraction)
+	high, low := bits.Mul64(uint64(rest), 1_000_000_000) // floats lose a nanosecond above some 9 MB
+	fraction, remainder := bits.Div64(high, low, uint64(l.Rate))
+	if remainder > 0 {
+		fraction++
+	}
+	return min(largest, l.Latency+Nanoseconds(whole)*1_000_000_000+Nanoseconds(fraction))
 }
 
 // A draft is a page before it has a place.
