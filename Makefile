@@ -41,6 +41,8 @@ generate:
 bench: setup
 	go test -run '^$$' -bench . -benchmem -count 6 ./planner/... ./ipc/...
 	$(VENV)/bin/python simgpu/bench/overhead.py
+	$(VENV)/bin/python simgpu/bench/peers.py
+	$(VENV)/bin/simgpu check
 
 soak: setup
 	go test ./ipc -run '^$$' -fuzz FuzzDecode -fuzztime 10m
