@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // withinBudget checks what every run under a budget must hold.
@@ -61,6 +63,30 @@ func TestSentencesAreComparedWithRealWeights(t *testing.T) {
 				t.Errorf("sentences alike should be closer than unlike ones: %s", notes)
 			}
 			p.clean()
+		})
+	}
+}
+
+func TestSimulatedTimesAreTheSameInEveryRun(t *testing.T) {
+	for _, mode := range []string{"page", "chunk"} {
+		t.Run(mode, func(t *testing.T) {
+			p := newPlace(t)
+			var first run
+			for i := range 3 {
+				out := p.run("run", "torchvision:resnet18", "--device", "sim:rtx4090", "--mode", mode, "--vram", "30%",
+					"--forwards", "8", "--json")
+				if out.code != 0 {
+					t.Fatalf("exit code %d: %s", out.code, out.stderr)
+				}
+				if i == 0 {
+					first = out
+				} else if diff := cmp.Diff(first.stdout, out.stdout); diff != "" {
+					t.Errorf("run %d differs from run 1: %s", i+1, diff)
+				}
+			}
+			if !strings.Contains(first.stdout, "Simulated NVIDIA GeForce RTX 4090") {
+				t.Errorf("this is another card: %s", first.stdout)
+			}
 		})
 	}
 }

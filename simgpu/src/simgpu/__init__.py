@@ -29,10 +29,7 @@ import torch as _torch
 _torch.utils.rename_privateuse1_backend("simgpu")
 
 from simgpu import _C as _C  # noqa: E402  (the device must have its name first)
-from simgpu import sizes as _sizes  # noqa: E402
 from simgpu.card import (  # noqa: E402
-    DEFAULT_HOST,
-    DEFAULT_PROFILE,
     DeviceProperties,
     current_device,
     current_profile,
@@ -192,17 +189,7 @@ def _on(variable: str) -> bool:
 _C.set_machinery([_os.path.dirname(module.__file__) + _os.sep for module in (_torch, _sys.modules[__name__])])
 
 
-def _capacity() -> int | None:
-    text = _os.environ.get("SIMGPU_CAPACITY")
-    return _sizes.parse(text, name="SIMGPU_CAPACITY") if text else None
-
-
-use_profile(
-    _os.environ.get("SIMGPU_PROFILE") or DEFAULT_PROFILE,
-    link=_os.environ.get("SIMGPU_LINK") or None,
-    host=_os.environ.get("SIMGPU_HOST") or DEFAULT_HOST,
-    capacity=_capacity(),
-)
+use_profile()
 set_host_clock(_os.environ.get("SIMGPU_HOST_CLOCK") or "model")
 set_host_watched(True)
 set_fragmentation(_on("SIMGPU_FRAGMENTATION"))

@@ -38,36 +38,58 @@ atexit.register(_C.leave_card)
 
 
 def use_profile(
-    card: str | Profile = DEFAULT_PROFILE,
+    card: str | Profile | None = None,
     *,
-    link: str | None = None,
-    host: str = DEFAULT_HOST,
+    link: str | Link | None = None,
+    host: str | Host | None = None,
     capacity: int | str | None = None,
     name: str | None = None,
 ) -> None:
-    """Makes this process's card another one.
+    """Makes this process's card another one. What is not given is what the environment says (``SIMGPU_PROFILE``,
+    ``SIMGPU_LINK``, ``SIMGPU_HOST``, ``SIMGPU_CAPACITY``, ``SIMGPU_CARD``), and else as said below.
 
     Args:
-        card: a built-in profile's name (``simgpu.profiles()``), the path of a ``.json`` file, or a ``Profile``.
-        link: ``"pcie4x8"``, ``"pcie3"``, ``"x4"``; the card's own at most, and that by default.
-        host: the name of a host profile.
-        capacity: bytes, or a text such as ``"6GiB"``; the profile's by default.
-        name: processes that use a card of the same name share its memory; ``SIMGPU_CARD`` or the profile's by default.
+        card: a built-in profile's name (``simgpu.profiles()``), the path of a ``.json`` file, or a ``Profile``;
+            ``"rtx3060"``.
+        link: ``"pcie4x8"``, ``"pcie3"``, ``"x4"``; the card's own at most, and that by default. Or a ``Link`` with any
+            rates, of a generation up to 7; its lanes share the pinned rate, which has to be a multiple of them.
+        host: the name of a host profile, or a ``Host``; ``"desktop"``.
+        capacity: bytes, or a text such as ``"6GiB"``; the profile's.
+        name: processes that use a card of the same name share its memory; the profile's.
 
     Raises ``ValueError`` for what is not known and ``RuntimeError`` while the present card's memory is in use, or where
     other processes use a card of that name as another model.
     """
     global _played
+    card = card or os.environ.get("SIMGPU_PROFILE") or DEFAULT_PROFILE
+    link = link or os.environ.get("SIMGPU_LINK")
+    host = host or os.environ.get("SIMGPU_HOST") or DEFAULT_HOST
     model = card if isinstance(card, Profile) else profile.load(card)
-    way = profile.link(link, profile=model) if link else model.link
-    cpu = profile.load_host(host)
-    bytes_ = model.memory_bytes if capacity is None else sizes.given(capacity, name="capacity")
+    way = _checked(link) if isinstance(link, Link) else profile.link(link, profile=model) if link else model.link
+    cpu = host if isinstance(host, Host) else profile.load_host(host)
+    asked = _asked_capacity(capacity)
+    bytes_ = model.memory_bytes if asked is None else asked
     called = name or os.environ.get("SIMGPU_CARD") or model.key
     played = Played(card=called, profile=model, link=way, host=cpu, uuid=_C.uuid_of(called))
     if _played is None or replace(_played, host=cpu) != played or bytes_ != _C.capacity():
-        _open(played, bytes_, asked=capacity is not None)
+        _open(played, bytes_, asked=asked is not None)
     _C.set_speeds(_speeds(model, way, cpu))
     _played = played
+
+
+def _asked_capacity(capacity: int | str | None) -> int | None:
+    if capacity is not None:
+        return sizes.given(capacity, name="capacity")
+    text = os.environ.get("SIMGPU_CAPACITY")
+    return sizes.parse(text, name="SIMGPU_CAPACITY") if text else None
+
+
+def _checked(link: Link) -> Link:
+    if not 0 <= link.generation < _GENERATIONS:
+        raise ValueError(f"link {link}: generation {link.generation} is not accepted: 0 to {_GENERATIONS - 1}")
+    if link.width < 1 or link.pinned < link.width or link.pinned % link.width:
+        raise ValueError(f"link {link}: pinned = {link.pinned} is not accepted: a positive multiple of its lanes")
+    return link
 
 
 def _open(played: Played, capacity: int, *, asked: bool) -> None:
@@ -117,7 +139,9 @@ def _speeds(model: Profile, way: Link, host: Host) -> _C.Speeds:
     speeds.cpu = _C.Processor(
         [host.flops_per_second(kind) for kind in _KINDS], host.bytes_per_second, host.operation_ns
     )
-    speeds.pinned_per_lane = [profile.pinned_per_lane(generation) for generation in range(_GENERATIONS)]
+    per_lane = [profile.pinned_per_lane(generation) for generation in range(_GENERATIONS)]
+    per_lane[way.generation] = way.pinned // way.width  # the same, unless the link is one of the caller's own
+    speeds.pinned_per_lane = per_lane
     speeds.pageable, speeds.latency = way.pageable, way.latency_ns
     speeds.operation, speeds.view, speeds.driver = host.operation_ns, host.view_ns, host.driver_ns
     speeds.copy, speeds.event = host.copy_ns, host.event_ns
