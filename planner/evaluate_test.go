@@ -66,7 +66,7 @@ func TestTransfersRoundUpAndDoNotOverflow(t *testing.T) {
 			t.Errorf("%d bytes: got %d ns, not %d", int64(size), int64(got), int64(want))
 		}
 	}
-	if got := (Link{0, 34_466_913_223}).Transfer(9_123_840); got != 264_714 { // 264713.0000000002
+	if got := (Link{0, 34_466_913_223}).Transfer(9_123_840); got != 264_714 { // a hair above 264713
 		t.Errorf("9123840 bytes: got %d ns, not 264714", int64(got))
 	}
 	if got := (Link{0, 1}).Transfer(largest); got != largest {

@@ -1,5 +1,5 @@
-"""What the simulated card costs over the plain CPU: microseconds an operation, whole forwards, with the race detector off
-and on. Wants a free core. "plain" is the CPU without anybody watching it.
+"""What the simulated card costs over the plain CPU: microseconds an operation, whole forwards, with the race detector
+off and on. Wants a free core. "plain" is the CPU without anybody watching it.
 
 python bench/overhead.py [--json]
 """

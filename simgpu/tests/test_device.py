@@ -112,7 +112,9 @@ def test_nonsense_sizes_are_refused(text: str) -> None:
 
 def test_environment() -> None:
     code = "import simgpu, torch; print(simgpu.capacity(), torch.empty(2, device='simgpu').isnan().all().item())"
-    done = _import_with({"SIMGPU_CARD": f"own-{os.getpid()}", "SIMGPU_CAPACITY": "6GiB", "SIMGPU_FILL_FREED": "1"}, code)
+    done = _import_with(
+        {"SIMGPU_CARD": f"own-{os.getpid()}", "SIMGPU_CAPACITY": "6GiB", "SIMGPU_FILL_FREED": "1"}, code
+    )
     assert done.stdout.split() == [str(6 << 30), "True"], done.stderr
 
 

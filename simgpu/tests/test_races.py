@@ -507,7 +507,9 @@ def test_the_error_names_both_sides_and_what_is_missing() -> None:
     assert "race on device memory, 80 bytes from 0x" in text
     assert "aten::mul.Tensor on stream 0 (the default stream)" in text
     assert f"a copy from host to device on stream {stream}" in text
-    assert f"Record an event on stream {stream} after it and let stream 0 wait_event() it before aten::mul.Tensor" in text
+    assert (
+        f"Record an event on stream {stream} after it and let stream 0 wait_event() it before aten::mul.Tensor" in text
+    )
     assert "test_races.py:" in text
     assert isinstance(caught.value, RuntimeError)
 

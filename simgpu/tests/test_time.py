@@ -1,4 +1,4 @@
-"""Virtual time: what copies and operations cost, what orders them, what moves the host's clock. No wall clock anywhere."""
+"""Virtual time: what copies and operations cost, what orders them, what moves the host's clock. No wall clock."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_the_time_between_events_that_have_not_passed_is_refused() -> None:
     start.record()
     simgpu._sleep(1_000_000)
     end.record()
-    with pytest.raises(RuntimeError, match="synchronize|completed"):
+    with pytest.raises(RuntimeError, match=r"synchronize|completed"):
         start.elapsed_time(end)
 
 
@@ -350,7 +350,11 @@ def test_the_host_pays_for_what_it_computes_itself() -> None:
         layer(image)
         spent = simgpu.now_ns() - before
     assert spent == CALL + math.ceil(
-        max(2 * 64 * 64 * layer.weight.numel() / cpu.flops_per_second("fp32"), 4 * (3 * 66 * 66 + 216 + 8 + 8 * 64 * 64) / cpu.bytes_per_second) * 1e9
+        max(
+            2 * 64 * 64 * layer.weight.numel() / cpu.flops_per_second("fp32"),
+            4 * (3 * 66 * 66 + 216 + 8 + 8 * 64 * 64) / cpu.bytes_per_second,
+        )
+        * 1e9
     )
 
 

@@ -178,7 +178,7 @@ class AsyncDevice(Device):
         return bool(mark.query())
 
     def elapsed_ns(self, start: Any, end: Any) -> int:
-        return max(0, round(start.elapsed_time(end) * 1e6))
+        return max(0, round(float(start.elapsed_time(end)) * 1e6))
 
     def settle(self) -> None:
         torch.accelerator.synchronize(self.torch)

@@ -1,8 +1,9 @@
 """A simulated GPU for PyTorch: ``import simgpu`` gives torch a device named ``simgpu``.
 
 Device memory is host memory, operations are the CPU's own kernels run in place, so results equal the CPU's bit for bit.
-Time is virtual: it is what a card of the chosen profile would need. Capacity, streams, events, pinned memory and memory
-statistics behave as on a card, and races are found. It is also the device module ``torch.simgpu``; ``simulated`` is true.
+Time is virtual: it is what a card of the chosen profile would need. Capacity, streams, events, pinned memory and
+memory statistics behave as on a card, and races are found. It is also the device module ``torch.simgpu``;
+``simulated`` is true.
 
 Environment, read at import:
 
@@ -50,7 +51,9 @@ from simgpu.card import (  # noqa: E402
     use_profile,
 )
 from simgpu.clock import (  # noqa: E402
-    _sleep,
+    _sleep as _sleep,
+)
+from simgpu.clock import (  # noqa: E402
     counters,
     host_blocking_calls,
     host_clock,
@@ -186,7 +189,7 @@ def _on(variable: str) -> bool:
     return _os.environ.get(variable, "") not in ("", "0")
 
 
-_C.set_machinery([_os.path.dirname(module.__file__) + _os.sep for module in (_torch, _sys.modules[__name__])])
+_C.set_machinery([_os.path.dirname(file) + _os.sep for file in (str(_torch.__file__), __file__)])
 
 
 use_profile()

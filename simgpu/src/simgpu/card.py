@@ -104,8 +104,8 @@ def _open(played: Played, capacity: int, *, asked: bool) -> None:
     )
     if asked and _C.capacity() != capacity:
         warnings.warn(
-            f"simgpu: other processes use the card {played.card!r}, which has {_C.capacity()} bytes, not the {capacity} "
-            "that were asked for; set SIMGPU_CARD to another name for a card of your own",
+            f"simgpu: other processes use the card {played.card!r}, which has {_C.capacity()} bytes, not the "
+            f"{capacity} that were asked for; set SIMGPU_CARD to another name for a card of your own",
             stacklevel=4,
         )
 

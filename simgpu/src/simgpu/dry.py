@@ -12,8 +12,8 @@ from simgpu import _C
 def dry_run() -> Iterator[None]:
     """Inside the block operations on the card give results of the right shape and no values.
 
-    Device and pinned memory stays untouched, so a model larger than this machine's RAM can be timed. ``.item()`` gives 0.
-    What the CPU computes is computed.
+    Device and pinned memory stays untouched, so a model larger than this machine's RAM can be timed. ``.item()``
+    gives 0. What the CPU computes is computed.
     """
     before = _C.dry()
     _C.set_dry(True)
