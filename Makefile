@@ -34,6 +34,7 @@ check: setup generate
 	$(VENV)/bin/ruff format --check worker tests examples simgpu
 	$(VENV)/bin/ruff check worker tests examples simgpu
 	$(VENV)/bin/mypy
+	cd simgpu && $(CURDIR)/$(VENV)/bin/mypy
 
 generate:
 	go test ./ipc -run Golden -update
