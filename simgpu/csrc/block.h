@@ -37,8 +37,6 @@ c10::Allocator* allocator();
 // A pointer to fresh device memory; throws c10::OutOfMemoryError. Untouched large blocks cost no RAM.
 c10::DataPtr new_block(size_t bytes);
 
-enum class IfFull { Refuse, TakeAnyway };
-
 // Makes a CPU storage device memory, counted as such; the bytes stay where they are. With IfFull::Refuse it throws
 // c10::OutOfMemoryError where they do not fit.
 c10::DataPtr adopt(c10::intrusive_ptr<c10::StorageImpl> storage, IfFull if_full);

@@ -1,12 +1,11 @@
 #include "cache.h"
 
-#include <algorithm>
+#include "ledger.h"
 
 namespace simgpu {
 namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
-constexpr size_t kGranule = 512;
 constexpr size_t kSmall = kMiB; // blocks up to this size share small segments
 constexpr size_t kSmallSegment = 2 * kMiB;
 constexpr size_t kMedium = 10 * kMiB; // blocks below this size share medium segments
@@ -24,7 +23,7 @@ size_t segment_size(size_t rounded) {
 struct Cache::Piece {
   size_t bytes;
   Segment* segment;
-  uint64_t id; // older first among equals
+  uint64_t id;
   bool taken = false;
   Piece* before = nullptr; // neighbours in the segment
   Piece* after = nullptr;
@@ -34,23 +33,21 @@ struct Cache::Segment {
   size_t bytes;
   Pool pool;
   std::map<uint64_t, std::unique_ptr<Piece>> pieces;
-  uint64_t next_id = 0;
-
-  Piece* add(size_t size) {
-    const uint64_t id = next_id++;
-    return pieces.emplace(id, std::make_unique<Piece>(Piece{size, this, id})).first->second.get();
-  }
 };
 
 Cache::Cache() = default;
 Cache::~Cache() = default;
 
-bool Cache::BySize::operator()(const Piece* a, const Piece* b) const {
-  return a->bytes != b->bytes ? a->bytes < b->bytes : a < b;
+bool Cache::is_small(size_t rounded) {
+  return rounded <= kSmall;
 }
 
-Cache::Piece* Cache::take(size_t rounded, uint32_t stream, const std::function<bool(size_t)>& grow) {
-  const Pool pool{stream, rounded <= kSmall};
+size_t Cache::bytes_of(const Piece* piece) {
+  return piece->bytes;
+}
+
+Cache::Piece* Cache::take(size_t rounded, uint32_t stream, c10::function_ref<bool(size_t)> grow) {
+  const Pool pool{stream, is_small(rounded)};
   Piece* piece = best_fit(rounded, pool);
   if (piece == nullptr) {
     piece = new_segment(rounded, pool, grow);
@@ -64,32 +61,36 @@ Cache::Piece* Cache::take(size_t rounded, uint32_t stream, const std::function<b
 
 Cache::Piece* Cache::best_fit(size_t rounded, Pool pool) {
   Free& free = free_[pool];
-  const auto fit =
-      std::find_if(free.begin(), free.end(), [&](const Piece* piece) { return piece->bytes >= rounded; });
+  const auto fit = free.lower_bound({rounded, 0});
   if (fit == free.end()) {
     return nullptr;
   }
-  Piece* found = *fit;
+  Piece* found = fit->second;
   free.erase(fit);
   return found;
 }
 
-Cache::Piece* Cache::new_segment(size_t rounded, Pool pool, const std::function<bool(size_t)>& grow) {
+Cache::Piece* Cache::new_segment(size_t rounded, Pool pool, c10::function_ref<bool(size_t)> grow) {
   const size_t bytes = segment_size(rounded);
   if (!grow(bytes)) {
     return nullptr;
   }
-  segments_.push_back(std::make_unique<Segment>(Segment{bytes, pool, {}, 0}));
-  return segments_.back()->add(bytes);
+  segments_.push_back(std::make_unique<Segment>(Segment{bytes, pool, {}}));
+  return add(*segments_.back(), bytes);
+}
+
+Cache::Piece* Cache::add(Segment& segment, size_t bytes) {
+  const uint64_t id = next_id_++;
+  return segment.pieces.emplace(id, std::make_unique<Piece>(Piece{bytes, &segment, id})).first->second.get();
 }
 
 // What is left over stays free where it is worth keeping.
 void Cache::split(Piece* piece, size_t rounded) {
   const size_t left = piece->bytes - rounded;
-  if (left < kGranule || (!piece->segment->pool.second && left <= kSmall)) {
+  if (left < Ledger::kGranule || (!piece->segment->pool.second && left <= kSmall)) {
     return;
   }
-  Piece* rest = piece->segment->add(left);
+  Piece* rest = add(*piece->segment, left);
   piece->bytes = rounded;
   rest->before = piece;
   rest->after = piece->after;
@@ -97,22 +98,22 @@ void Cache::split(Piece* piece, size_t rounded) {
     rest->after->before = rest;
   }
   piece->after = rest;
-  free_[piece->segment->pool].insert(rest);
+  lend(rest);
 }
 
 void Cache::give_back(Piece* piece) {
   piece->taken = false;
   if (piece->after != nullptr && !piece->after->taken) {
-    free_[piece->segment->pool].erase(piece->after);
+    take_back(piece->after);
     absorb(piece, piece->after);
   }
   if (piece->before != nullptr && !piece->before->taken) {
     Piece* before = piece->before;
-    free_[piece->segment->pool].erase(before);
+    take_back(before);
     absorb(before, piece);
     piece = before;
   }
-  free_[piece->segment->pool].insert(piece);
+  lend(piece);
 }
 
 // `next`, which follows `piece`, becomes part of it.
@@ -125,19 +126,39 @@ void Cache::absorb(Piece* piece, Piece* next) {
   piece->segment->pieces.erase(next->id);
 }
 
-size_t Cache::release() {
-  size_t released = 0;
-  for (auto segment = segments_.begin(); segment != segments_.end();) {
-    Piece* only = (*segment)->pieces.size() == 1 ? (*segment)->pieces.begin()->second.get() : nullptr;
-    if (only == nullptr || only->taken) {
-      ++segment;
-      continue;
+// From now on the piece may be taken by anybody of its pool, respectively by nobody.
+void Cache::lend(Piece* piece) {
+  free_[piece->segment->pool].emplace(std::make_pair(piece->bytes, piece->id), piece);
+}
+
+void Cache::take_back(Piece* piece) {
+  free_[piece->segment->pool].erase({piece->bytes, piece->id});
+}
+
+std::pair<size_t, bool> Cache::release_one() {
+  for (auto segment = segments_.begin(); segment != segments_.end(); ++segment) {
+    auto& pieces = (*segment)->pieces;
+    if (pieces.size() == 1 && !pieces.begin()->second->taken) {
+      take_back(pieces.begin()->second.get());
+      const std::pair<size_t, bool> released{(*segment)->bytes, (*segment)->pool.second};
+      segments_.erase(segment);
+      return released;
     }
-    free_[(*segment)->pool].erase(only);
-    released += (*segment)->bytes;
-    segment = segments_.erase(segment);
   }
-  return released;
+  return {0, false};
+}
+
+Cache::Count Cache::inactive(bool small) const {
+  Count count;
+  for (const auto& segment : segments_) {
+    for (const auto& [id, piece] : segment->pieces) {
+      if (segment->pool.second == small && segment->pieces.size() > 1 && !piece->taken) {
+        ++count.pieces;
+        count.bytes += piece->bytes;
+      }
+    }
+  }
+  return count;
 }
 
 } // namespace simgpu

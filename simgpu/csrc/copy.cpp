@@ -20,16 +20,36 @@ const void* bytes_of(const at::Tensor& tensor) {
   return tensor.has_storage() ? tensor.storage().data() : nullptr;
 }
 
+// Whether the elements lie in both in the same order, without gaps, so that their bytes can be copied as they are.
+bool bytewise(const at::Tensor& from, const at::Tensor& to) {
+  if (from.scalar_type() != to.scalar_type() || from.sizes() != to.sizes() || from.is_conj() != to.is_conj() ||
+      from.is_neg() != to.is_neg() || !from.is_non_overlapping_and_dense() || !to.is_non_overlapping_and_dense()) {
+    return false;
+  }
+  for (int64_t d = 0; d < from.dim(); ++d) {
+    if (from.size(d) > 1 && from.stride(d) != to.stride(d)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 CopyJob describe(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
   const bool down = on_card(from) && !on_card(to);
   const bool up = !on_card(from) && on_card(to);
-  const bool pinned = (up && is_pinned(bytes_of(from))) || (down && is_pinned(bytes_of(to)));
+  const at::Tensor& host = up ? from : to;
+  // The card can gather and scatter its own side, so only the host's has to be as it crosses; types are converted on the
+  // host (PyTorch's Copy.cu).
+  const bool alike = from.scalar_type() == to.scalar_type() && from.sizes() == to.sizes() && host.is_contiguous();
+  const bool staged = (up || down) && !alike && !bytewise(from, to);
+  const bool pinned = (up || down) && !staged && is_pinned(bytes_of(host));
+  const at::Tensor& crossing = down ? from : to; // on the way up converted before, on the way down after
   return CopyJob{
       up ? Direction::HostToDevice : (down ? Direction::DeviceToHost : Direction::DeviceToDevice),
       from,
       to,
-      // A copy that converts does so before it crosses the link, so what crosses has the target's type.
-      to.numel() * static_cast<int64_t>(to.element_size()),
+      to.numel() * static_cast<int64_t>(crossing.element_size()),
+      staged,
       pinned,
       // Pageable memory is staged by the host, so the host waits for it whatever it asked for.
       (up || down) && !(pinned && non_blocking)};
@@ -59,6 +79,7 @@ at::Scalar local_scalar(const at::Tensor& tensor) {
       tensor,
       nowhere,
       static_cast<int64_t>(tensor.element_size()),
+      /*staged=*/false,
       /*pinned=*/false,
       /*host_blocking=*/true};
   at::Scalar value(0); // what a dry run gives

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <exception>
 #include <optional>
 #include <unordered_map>
 
@@ -60,20 +61,35 @@ int64_t at_or_last(const c10::IValue& list, size_t i) {
   return values.empty() ? 1 : values[std::min(i, values.size() - 1)];
 }
 
-// Every output element takes a window of the weight; transposed, every input element does.
-double convolution(Arguments arguments) {
-  const at::Tensor &input = tensor(arguments, 0), &weight = tensor(arguments, 1);
+// Every output element takes a window of the weight; transposed, every input element does. `first` is where stride,
+// padding, dilation and `transposed` begin among the arguments.
+double windows_over(const at::Tensor& input, const at::Tensor& weight, Arguments arguments, size_t first) {
   const bool batched = input.dim() == weight.dim();
+  if (weight.dim() < 3 || (!batched && input.dim() != weight.dim() - 1)) {
+    return 0; // the kernel will refuse it
+  }
   double windows = batched ? static_cast<double>(input.size(0)) : 1;
-  const bool transposed = arguments[6].isBool() && arguments[6].toBool();
+  const bool transposed = arguments[first + 3].toBool();
   for (int64_t d = 2; d < weight.dim(); ++d) {
     const auto i = static_cast<size_t>(d - 2);
     const int64_t side = input.size(d - (batched ? 0 : 1)), window = weight.size(d);
-    const int64_t stride = at_or_last(arguments[3], i), padding = at_or_last(arguments[4], i);
-    const int64_t reach = at_or_last(arguments[5], i) * (window - 1) + 1;
-    windows *= static_cast<double>(transposed ? side : (side + 2 * padding - reach) / stride + 1);
+    const int64_t stride = std::max<int64_t>(1, at_or_last(arguments[first], i));
+    const int64_t reach = at_or_last(arguments[first + 2], i) * (window - 1) + 1;
+    const int64_t steps = (side + 2 * at_or_last(arguments[first + 1], i) - reach) / stride + 1;
+    windows *= static_cast<double>(std::max<int64_t>(0, transposed ? side : steps));
   }
-  return 2 * windows * static_cast<double>(weight.numel());
+  return windows;
+}
+
+double convolution(Arguments arguments) {
+  return 2 * windows_over(tensor(arguments, 0), tensor(arguments, 1), arguments, 3) * numel(arguments, 1);
+}
+
+// As much again for each of the two gradients that are wanted.
+double convolution_backward(Arguments arguments) {
+  const auto wanted = arguments[10].toBoolList();
+  const double passes = (wanted.get(0) ? 1 : 0) + (wanted.get(1) ? 1 : 0);
+  return 2 * passes * windows_over(tensor(arguments, 1), tensor(arguments, 2), arguments, 4) * numel(arguments, 2);
 }
 
 // q k^T and the product with v; half of both where the mask is causal, since kernels skip the rest.
@@ -101,11 +117,11 @@ double matrices_in(const c10::IValue& value) {
   return sum;
 }
 
-// Every token meets every weight once. The weights are the first list of three or more tensors.
+// Every token meets every weight once. The weights are the last list of tensors.
 double recurrent(Arguments arguments) {
   const double tokens = numel(arguments, 0) / std::max(1.0, last(tensor(arguments, 0)));
-  for (size_t i = 1; i < arguments.size(); ++i) {
-    if (arguments[i].isTensorList() && arguments[i].toTensorVector().size() > 2) {
+  for (size_t i = arguments.size(); i-- > 1;) {
+    if (arguments[i].isTensorList()) {
       return 2 * tokens * matrices_in(arguments[i]);
     }
   }
@@ -157,6 +173,7 @@ const std::unordered_map<std::string, FlopFormula>& formulas() {
       {"aten::convolution", &convolution},
       {"aten::_convolution", &convolution},
       {"aten::convolution_overrideable", &convolution},
+      {"aten::convolution_backward", &convolution_backward},
       {"aten::scaled_dot_product_attention", &attention},
       {"aten::_scaled_dot_product_flash_attention_for_cpu", &attention},
       {"aten::_scaled_dot_product_attention_math", &attention},
@@ -188,11 +205,11 @@ const std::unordered_map<std::string, Traffic>& traffics() {
       {"aten::index_put_", Traffic::Scatters},
       {"aten::_index_put_impl_", Traffic::Scatters},
       {"aten::index_copy_", Traffic::Scatters},
-      {"aten::index_add_", Traffic::Scatters},
+      {"aten::index_add_", Traffic::Accumulates},
       {"aten::index_fill_", Traffic::Scatters},
       {"aten::scatter_", Traffic::Scatters},
-      {"aten::scatter_add_", Traffic::Scatters},
-      {"aten::scatter_reduce_", Traffic::Scatters},
+      {"aten::scatter_add_", Traffic::Accumulates},
+      {"aten::scatter_reduce_", Traffic::Accumulates},
       {"aten::empty", Traffic::None},
       {"aten::empty_like", Traffic::None},
       {"aten::empty_strided", Traffic::None},
@@ -200,54 +217,75 @@ const std::unordered_map<std::string, Traffic>& traffics() {
       {"aten::new_empty_strided", Traffic::None},
       {"aten::resize_", Traffic::None},
       {"aten::set_", Traffic::None},
+      {"aten::copy_", Traffic::Fills},
       {"aten::fill_", Traffic::Fills},
       {"aten::zero_", Traffic::Fills},
       {"aten::normal_", Traffic::Fills},
       {"aten::uniform_", Traffic::Fills},
       {"aten::random_", Traffic::Fills},
       {"aten::bernoulli_", Traffic::Fills},
+      {"aten::exponential_", Traffic::Fills},
+      {"aten::log_normal_", Traffic::Fills},
+      {"aten::cauchy_", Traffic::Fills},
+      {"aten::geometric_", Traffic::Fills},
   };
   return *all;
 }
 
-// Which part of its bytes an argument moves.
-double share(const OpPlan& plan, const ArgumentPlan& argument) {
-  if (plan.traffic == Traffic::None) {
-    return 0;
-  }
-  if (argument.index > 0) {
-    return plan.traffic == Traffic::Scatters || argument.written ? 2 : 1;
-  }
+// How often an argument's bytes move.
+double times(const OpPlan& plan, const ArgumentPlan& argument, const at::Tensor& tensor) {
+  const bool first = argument.index == 0;
   switch (plan.traffic) {
-    case Traffic::Gathers:
-    case Traffic::Scatters:
+    case Traffic::None:
       return 0;
+    case Traffic::Gathers:
+      return first ? 0 : 1;
+    case Traffic::Scatters:
+    case Traffic::Accumulates: // an index is read, a value read and written, or read, added and written
+      if (first || tensor.dtype() == at::kLong || tensor.dtype() == at::kInt || tensor.dtype() == at::kBool) {
+        return first ? 0 : 1;
+      }
+      return plan.traffic == Traffic::Scatters ? 2 : 3;
     case Traffic::Fills:
       return 1;
     case Traffic::Whole:
-    case Traffic::None:
       break;
   }
-  return argument.written ? 2 : 1;
+  return argument.written && !argument.only_written ? 2 : 1;
 }
 
 class Tally {
  public:
-  void add(const at::Tensor& tensor, double share) {
+  explicit Tally(const OpPlan& plan) : plan_(plan) {}
+
+  void add(const at::Tensor& tensor, const ArgumentPlan& argument) {
     if (!tensor.defined() || !tensor.has_storage()) {
       return;
     }
-    cost.bytes += share * bytes_in(tensor);
-    if (!found_ && (tensor.is_floating_point() || tensor.is_complex())) {
-      found_ = true;
+    cost.bytes += times(plan_, argument, tensor) * bytes_in(tensor);
+    const bool floating = tensor.is_floating_point() || tensor.is_complex();
+    if (!seen_ || (floating && !seen_floating_)) { // the first of floating type counts, else the first of all
       cost.kind = kind_of(tensor.scalar_type());
+      per_product_ = tensor.is_complex() ? 4 : 1; // a complex product is four real ones
+    }
+    seen_ = true;
+    seen_floating_ |= floating;
+  }
+
+  void compute(Arguments arguments) {
+    try {
+      cost.flops = plan_.flops != nullptr ? per_product_ * plan_.flops(arguments) : 0;
+    } catch (const std::exception&) { // arguments that no formula knows; the kernel has the better error
+      cost.flops = 0;
     }
   }
 
   Cost cost;
 
  private:
-  bool found_ = false;
+  const OpPlan& plan_;
+  double per_product_ = 1;
+  bool seen_ = false, seen_floating_ = false;
 };
 
 } // namespace
@@ -258,7 +296,10 @@ double bytes_in(const at::Tensor& tensor) {
   for (size_t d = 0; d < sizes.size(); ++d) {
     elements *= strides[d] == 0 && sizes[d] > 0 ? 1 : sizes[d];
   }
-  return static_cast<double>(elements) * static_cast<double>(tensor.element_size());
+  // Windows that overlap look at the same bytes.
+  return std::min(
+      static_cast<double>(elements) * static_cast<double>(tensor.element_size()),
+      static_cast<double>(tensor.unsafeGetTensorImpl()->unsafe_storage().nbytes()));
 }
 
 FlopFormula flops_of(const std::string& name) {
@@ -272,23 +313,22 @@ Traffic traffic_of(const std::string& name) {
 }
 
 Cost cost_of(const OpPlan& plan, Arguments arguments) {
-  Tally tally;
+  Tally tally(plan);
   for (const ArgumentPlan& argument : plan.arguments) {
     const c10::IValue& value = arguments[argument.index];
-    const double part = share(plan, argument);
     if (argument.kind == ArgumentKind::Tensor && value.isTensor()) {
-      tally.add(value.toTensor(), part);
+      tally.add(value.toTensor(), argument);
     } else if (argument.kind == ArgumentKind::TensorList && value.isTensorList()) {
       for (const at::Tensor& each : value.toTensorVector()) {
-        tally.add(each, part);
+        tally.add(each, argument);
       }
     } else if (argument.kind == ArgumentKind::OptionalTensorList && value.isList()) {
       for (const std::optional<at::Tensor>& each : value.toOptionalTensorVector()) {
-        tally.add(each.value_or(at::Tensor()), part);
+        tally.add(each.value_or(at::Tensor()), argument);
       }
     }
   }
-  tally.cost.flops = plan.flops != nullptr ? plan.flops(arguments) : 0;
+  tally.compute(arguments);
   tally.cost.per_result_byte = plan.traffic == Traffic::Gathers ? 2 : (plan.traffic == Traffic::None ? 0 : 1);
   return tally.cost;
 }

@@ -23,6 +23,7 @@ enum class Traffic : uint8_t {
   Whole, // all of it
   Gathers, // what it returns
   Scatters, // what it is given to put there
+  Accumulates, // what it is given to add there
   Fills, // writes all of it and reads none
   None, // neither its arguments nor its results
 };
@@ -41,7 +42,7 @@ struct Cost {
 struct OpPlan;
 Cost cost_of(const OpPlan& plan, Arguments arguments);
 
-// Bytes of a dense tensor's elements, those that are repeated by a stride of zero counted once.
+// Bytes of a dense tensor's elements, those that are there several times counted once.
 double bytes_in(const at::Tensor& tensor);
 
 } // namespace simgpu

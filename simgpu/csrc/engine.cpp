@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 namespace simgpu {
@@ -116,12 +117,23 @@ Shadow* shadow_of(const at::Tensor& device) {
 
 std::string note_device_use(const at::Tensor& tensor, AccessKind kind, const Work& work) {
   Shadow* shadow = shadow_of(tensor);
-  return shadow != nullptr ? note_use(*shadow, Place::Device, region_of(tensor), kind, work) : std::string();
+  return shadow != nullptr ? note_use(*shadow, Place::Device, region_of(tensor), kind, work, world().host) : std::string();
 }
 
 std::string note_pinned_use(const at::Tensor& tensor, AccessKind kind, const Work& work) {
   const auto shadow = pinned_shadow(tensor.const_data_ptr());
-  return shadow ? note_use(*shadow, Place::Pinned, region_of(tensor), kind, work) : std::string();
+  return shadow ? note_use(*shadow, Place::Pinned, region_of(tensor), kind, work, world().host) : std::string();
+}
+
+// The work did not happen.
+void forget_use(const at::Tensor& tensor, const Work& work) {
+  if (tensor.defined() && on_card(tensor) && shadow_of(tensor) != nullptr) {
+    shadow_of(tensor)->forget(region_of(tensor), work.epoch);
+  } else if (tensor.defined() && !on_card(tensor)) {
+    if (const auto shadow = pinned_shadow(tensor.const_data_ptr())) {
+      shadow->forget(region_of(tensor), work.epoch);
+    }
+  }
 }
 
 std::string note_arguments(const KernelJob& job, const Work& work) {
@@ -161,15 +173,9 @@ int64_t link_rate(const World& w, bool pinned) {
   return pinned ? rate : std::min(rate, std::max<int64_t>(1, w.speeds.pageable));
 }
 
-// A copy that converts or gathers does so on the host before, or after, it crosses the link.
+// A copy that converts or gathers does so on the host, before or after it crosses the link.
 Nanoseconds preparation(const World& w, const CopyJob& job) {
-  const at::Tensor& host = job.direction == Direction::HostToDevice ? job.from : job.to;
-  if (job.direction == Direction::DeviceToDevice || !host.defined() || !job.from.defined()) {
-    return 0;
-  }
-  const bool plain = job.from.scalar_type() == job.to.scalar_type() && host.is_non_overlapping_and_dense() &&
-      job.from.strides() == job.to.strides();
-  return plain ? 0 : duration(w.speeds.cpu, Number::Single, 0, bytes_in(job.from) + bytes_in(job.to));
+  return job.staged ? duration(w.speeds.cpu, Number::Single, 0, bytes_in(job.from) + bytes_in(job.to)) : 0;
 }
 
 void schedule(World& w, const CopyJob& job, StreamState& stream) {
@@ -201,8 +207,46 @@ double run_body(const Work* work, c10::function_ref<void()> body) {
   return result_bytes;
 }
 
-bool watched(const CopyJob& job) {
-  return detecting_races() && !dry() && job.pinned && !job.host_blocking && job.direction != Direction::DeviceToDevice;
+const at::Tensor& host_side(const CopyJob& job) {
+  return job.direction == Direction::HostToDevice ? job.from : job.to;
+}
+
+// Whether a copy uses host memory that the program could use at the same time.
+bool flies(const CopyJob& job) {
+  return detecting_races() && !dry() && job.pinned && job.direction != Direction::DeviceToDevice;
+}
+
+// What has to be right before the bytes may move.
+void before_copy(const CopyJob& job) {
+  if (!flies(job)) {
+    return;
+  }
+  const std::string wrong = land_before_use_of(region_of(host_side(job)), job.direction == Direction::DeviceToHost);
+  if (!wrong.empty()) {
+    raise_race(wrong);
+  }
+}
+
+std::optional<Flight> after_copy(const CopyJob& job, const Work& work) {
+  if (!flies(job) || job.host_blocking) {
+    return std::nullopt;
+  }
+  return job.direction == Direction::HostToDevice ? take_off_up(job.from, work.epoch)
+                                                  : take_off_down(job.to, work.epoch);
+}
+
+void move_bytes(const CopyJob& job, const Work& work, c10::function_ref<void()> body) {
+  if (dry()) {
+    return;
+  }
+  try {
+    (void)run_body(&work, body);
+  } catch (...) {
+    const Lock lock(world().mutex);
+    forget_use(job.from, work);
+    forget_use(job.to, work);
+    throw;
+  }
 }
 
 } // namespace
@@ -217,7 +261,15 @@ void launch(const KernelJob& job, c10::function_ref<void()> body) {
     const Work work = enqueue(w, stream, job.plan.label);
     raise_if(lock, note_arguments(job, work));
     lock.unlock();
-    made = run_body(&work, body);
+    try {
+      made = run_body(&work, body);
+    } catch (...) {
+      lock.lock();
+      for (const Twin& twin : job.arguments) {
+        forget_use(twin.device, work);
+      }
+      throw;
+    }
   } else {
     made = run_body(nullptr, body);
   }
@@ -239,35 +291,30 @@ void copy(const CopyJob& job, c10::function_ref<void()> body) {
   World& w = world();
   Lock lock(w.mutex);
   spend(w, cards_work, w.speeds.copy);
-  w.timeline.spend(host_clock() == HostClock::Model && job.direction == Direction::HostToDevice ? preparation(w, job) : 0);
+  const Nanoseconds own = host_clock() == HostClock::Model ? preparation(w, job) : 0;
+  w.timeline.spend(job.direction == Direction::HostToDevice ? own : 0);
   StreamState& stream = state_of(current_stream());
   const Work work = enqueue(w, stream, name_of(job));
   if (detecting_races()) {
     raise_if(lock, note_copy(job, work));
-    const at::Tensor& host = job.direction == Direction::HostToDevice ? job.from : job.to;
-    if (job.pinned && host.defined()) {
-      land_before_use_of(region_of(host));
-    }
   }
   lock.unlock();
-  if (!dry()) {
-    (void)run_body(&work, body);
-  }
+  before_copy(job);
+  move_bytes(job, work, body);
+  std::optional<Flight> flight = after_copy(job, work);
   lock.lock();
   schedule(w, job, stream);
-  if (watched(job)) {
-    if (job.direction == Direction::HostToDevice) {
-      note_source_in_flight(job.from, work.epoch, stream.ready);
-    } else {
-      hold_back(job.to, work.epoch);
-    }
-    raise_if(lock, land_old(w.timeline.now()));
-  }
   if (job.host_blocking) {
     host_reaches(w, stream.ready, stream.known);
-    w.timeline.spend(
-        host_clock() == HostClock::Model && job.direction == Direction::DeviceToHost ? preparation(w, job) : 0);
+    w.timeline.spend(job.direction == Direction::DeviceToHost ? own : 0);
     host_waited(lock, w);
+  } else if (flight) {
+    const Nanoseconds end = stream.ready, time = w.timeline.now();
+    lock.unlock();
+    const std::string wrong = follow(std::move(*flight), end, time);
+    if (!wrong.empty()) {
+      raise_race(wrong);
+    }
   }
 }
 
@@ -310,7 +357,7 @@ void block_made(Block& block) {
   block.shadow->inherit(begin, begin + block.bytes, tenants_before(block.owner, Ledger::rounded(block.bytes)));
   if (running != nullptr) {
     const Region whole{begin, begin + block.bytes, nullptr};
-    raise_if(lock, note_use(*block.shadow, Place::Device, whole, AccessKind::Write, *running));
+    raise_if(lock, note_use(*block.shadow, Place::Device, whole, AccessKind::Write, *running, w.host));
   }
 }
 
@@ -321,11 +368,11 @@ void block_freed(Block& block) {
   World& w = world();
   const Lock lock(w.mutex);
   std::vector<Access> uses = block.shadow->latest();
-  const auto over = [&](const Access& use) {
-    return w.host.knows(use.epoch) || std::find(block.recorded.begin(), block.recorded.end(), use.epoch.stream) != block.recorded.end();
+  const auto over = [&](const Access& use) { // its memory is not given out before that stream has ended
+    return std::find(block.recorded.begin(), block.recorded.end(), use.epoch.stream) != block.recorded.end();
   };
   uses.erase(std::remove_if(uses.begin(), uses.end(), over), uses.end());
-  leave_behind(block.owner, Ledger::rounded(block.bytes), std::move(uses));
+  leave_behind(block.owner, Ledger::rounded(block.bytes), std::move(uses), w.host);
 }
 
 void forget_earlier_owners() {
@@ -365,9 +412,11 @@ void wait(const c10::Stream& stream, const EventState& event) {
 namespace {
 
 // Asking costs time, so that a loop that asks until the answer is yes ends.
-bool ask(Nanoseconds time, const VectorClock& known, CardsWork& cards_work) {
+template <typename State>
+bool ask(const State& state, Nanoseconds State::*moment, CardsWork& cards_work) {
   World& w = world();
   Lock lock(w.mutex);
+  const Nanoseconds time = state.*moment;
   spend(w, cards_work, std::max<Nanoseconds>(1, w.speeds.event));
   if (host_clock() == HostClock::Measured) {
     w.timeline.spend(1);
@@ -375,7 +424,7 @@ bool ask(Nanoseconds time, const VectorClock& known, CardsWork& cards_work) {
   if (time > w.timeline.now()) {
     return false;
   }
-  w.host.join(known);
+  w.host.join(state.known);
   const VectorClock host = w.host;
   lock.unlock();
   const std::string wrong = detecting_races() ? land(host) : std::string();
@@ -385,11 +434,12 @@ bool ask(Nanoseconds time, const VectorClock& known, CardsWork& cards_work) {
   return true;
 }
 
-void wait_for(Nanoseconds time, const VectorClock& known, CardsWork& cards_work) {
+// `reach` is told under the lock to let the host reach what it waits for.
+void wait_for(CardsWork& cards_work, c10::function_ref<void(World&)> reach) {
   World& w = world();
   Lock lock(w.mutex);
   spend(w, cards_work, w.speeds.event);
-  host_reaches(w, time, known);
+  reach(w);
   host_waited(lock, w);
 }
 
@@ -397,52 +447,43 @@ void wait_for(Nanoseconds time, const VectorClock& known, CardsWork& cards_work)
 
 bool done(const EventState& event) {
   CardsWork cards_work;
-  return ask(event.time, event.known, cards_work);
+  return ask(event, &EventState::time, cards_work);
 }
 
 bool done(const c10::Stream& stream) {
   CardsWork cards_work;
-  const StreamState& state = state_of(stream);
-  return ask(state.ready, state.known, cards_work);
+  return ask(state_of(stream), &StreamState::ready, cards_work);
 }
 
 double elapsed_ms(const EventState& from, const EventState& to) {
+  const Nanoseconds time = now();
+  const Lock lock(world().mutex);
   TORCH_CHECK(
       from.timed && to.timed, "simgpu: both events need enable_timing=True to tell the time that elapsed between them");
   TORCH_CHECK(
-      std::max(from.time, to.time) <= now(),
+      std::max(from.time, to.time) <= time,
       "simgpu: both events must have passed before the time between them is known; call synchronize() on the later one");
   return static_cast<double>(to.time - from.time) * 1e-6;
 }
 
 void synchronize() {
   CardsWork cards_work;
-  Nanoseconds time = 0;
-  VectorClock known;
-  {
-    const std::lock_guard<std::recursive_mutex> lock(world().mutex);
+  wait_for(cards_work, [](World& w) {
     for (size_t i = 0; i < kStreams; ++i) {
-      time = std::max(time, all_streams()[i].ready);
-      known.join(all_streams()[i].known);
+      host_reaches(w, all_streams()[i].ready, all_streams()[i].known);
     }
-  }
-  wait_for(time, known, cards_work);
+  });
 }
 
 void synchronize(const c10::Stream& stream) {
   CardsWork cards_work;
   const StreamState& state = state_of(stream);
-  wait_for(state.ready, state.known, cards_work);
+  wait_for(cards_work, [&](World& w) { host_reaches(w, state.ready, state.known); });
 }
 
 void synchronize(const EventState& event) {
   CardsWork cards_work;
-  wait_for(event.time, event.known, cards_work);
-}
-
-void wait_until(Nanoseconds time) {
-  CardsWork cards_work;
-  wait_for(time, VectorClock(), cards_work);
+  wait_for(cards_work, [&](World& w) { host_reaches(w, event.time, event.known); });
 }
 
 Nanoseconds now() {
@@ -464,10 +505,10 @@ void set_speeds(const Speeds& speeds) {
 }
 
 void switch_race_detection(bool on) {
-  const Lock lock(world().mutex);
   if (!on) {
     forget_flights();
   }
+  const Lock lock(world().mutex);
   set_race_detection(on);
 }
 

@@ -37,7 +37,8 @@ struct CopyJob {
   const at::Tensor& from;
   const at::Tensor& to;
   int64_t bytes; // that cross the link
-  bool pinned; // the host side is page-locked; of no meaning between device and device
+  bool staged; // the host converts or gathers, in pageable memory of its own
+  bool pinned; // the link meets page-locked memory; of no meaning between device and device
   bool host_blocking; // the caller may not go on before it is done
 };
 
@@ -66,8 +67,6 @@ double elapsed_ms(const EventState& from, const EventState& to);
 void synchronize();
 void synchronize(const c10::Stream& stream);
 void synchronize(const EventState& event);
-// The host waits until virtual time `time`, for memory to come free.
-void wait_until(Nanoseconds time);
 
 Nanoseconds now();
 Nanoseconds ready_time(uint32_t stream);

@@ -14,7 +14,9 @@ namespace {
 
 std::atomic<HostClock> chosen{HostClock::Model};
 thread_local int depth = 0;
-thread_local Nanoseconds last_seen = -1; // this thread's CPU time when its last scope ended
+std::atomic<int> times_chosen{0};
+thread_local Nanoseconds last_seen = 0; // this thread's CPU time when its last scope ended
+thread_local int last_seen_at = -1; // `times_chosen` then
 
 Nanoseconds cpu_time() {
   timespec now{};
@@ -78,8 +80,8 @@ std::string walk() {
 } // namespace
 
 void set_host_clock(HostClock clock) {
-  last_seen = -1;
   chosen.store(clock, std::memory_order_relaxed);
+  ++times_chosen; // what any thread has seen under another clock counts no more
 }
 
 HostClock host_clock() {
@@ -88,13 +90,14 @@ HostClock host_clock() {
 
 CardsWork::CardsWork() {
   if (depth++ == 0 && measured()) {
-    spent_ = last_seen >= 0 ? cpu_time() - last_seen : 0;
+    spent_ = last_seen_at == times_chosen ? cpu_time() - last_seen : 0;
   }
 }
 
 CardsWork::~CardsWork() {
   if (--depth == 0 && measured()) {
     last_seen = cpu_time();
+    last_seen_at = times_chosen;
   }
 }
 

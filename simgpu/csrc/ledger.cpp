@@ -24,8 +24,26 @@ std::string spelled(size_t bytes) {
   return std::string(text) + (unit == 0 ? "" : " (" + std::to_string(bytes) + " bytes)");
 }
 
-size_t current(const c10::CachingAllocator::Stat& stat) {
-  return static_cast<size_t>(stat.current);
+using Stats = c10::CachingAllocator::StatArray;
+using c10::CachingAllocator::StatType;
+constexpr auto kAll = static_cast<size_t>(StatType::AGGREGATE);
+
+size_t current(const Stats& stats) {
+  return static_cast<size_t>(stats[kAll].current);
+}
+
+size_t pool(bool small) {
+  return static_cast<size_t>(small ? StatType::SMALL_POOL : StatType::LARGE_POOL);
+}
+
+void increase(Stats& stats, bool small, size_t amount) {
+  stats[kAll].increase(amount);
+  stats[pool(small)].increase(amount);
+}
+
+void decrease(Stats& stats, bool small, size_t amount) {
+  stats[kAll].decrease(amount);
+  stats[pool(small)].decrease(amount);
 }
 
 } // namespace
@@ -39,10 +57,10 @@ void Ledger::open(const std::string& name, const shared::Model& model) {
   empty_cache();
   std::lock_guard<std::mutex> lock(mutex_);
   TORCH_CHECK(
-      reserved_.current == 0,
+      current(reserved_) == 0,
       "simgpu: the card cannot be changed while ",
       spelled(current(active_)),
-      " of it are in use: delete the tensors on it first");
+      " of it are in use: delete the tensors on it first, and synchronize");
   card_ = shared::Card(); // leave the old one before the new one is made
   card_ = shared::Card::open(name, model);
 }
@@ -55,15 +73,15 @@ Ledger::Seat Ledger::take(size_t bytes, uint32_t stream) {
   if (auto seat = try_to_take(bytes, stream, IfFull::Refuse)) {
     return *seat;
   }
-  // As torch does: wait for what streams still use, let go of what is cached, try once more.
-  const Nanoseconds last = last_leaving();
-  if (last > 0) {
-    wait_until(last);
-  }
-  empty_cache();
-  if (auto seat = try_to_take(bytes, stream, IfFull::Refuse)) {
+  // As torch does: wait for the card, let go of what is cached, try once more.
+  {
     std::lock_guard<std::mutex> lock(mutex_);
     ++retries_;
+  }
+  synchronize();
+  forget_earlier_owners();
+  empty_cache();
+  if (auto seat = try_to_take(bytes, stream, IfFull::Refuse)) {
     return *seat;
   }
   refuse(bytes);
@@ -79,45 +97,54 @@ std::optional<Ledger::Seat> Ledger::try_to_take(size_t bytes, uint32_t stream, I
   }
   std::lock_guard<std::mutex> lock(mutex_);
   let_leave();
-  Seat seat{bytes, nullptr, fragmentation_};
-  if (fragmentation_) {
-    seat.piece = cache_.take(rounded(bytes), stream, [&](size_t size) { return grow(size, if_full); });
-    if (seat.piece == nullptr) {
-      return std::nullopt;
-    }
-  } else {
-    const size_t wanted = current(active_) + rounded(bytes);
-    if (wanted > current(reserved_) && !grow(wanted - current(reserved_), if_full)) {
-      return std::nullopt;
-    }
+  Seat seat{bytes, rounded(bytes), nullptr};
+  if (!place(seat, stream, if_full)) {
+    return std::nullopt;
   }
-  enter(bytes);
+  enter(seat);
   return seat;
 }
 
-bool Ledger::grow(size_t bytes, IfFull if_full) {
+bool Ledger::place(Seat& seat, uint32_t stream, IfFull if_full) {
+  const bool small = Cache::is_small(seat.given);
+  if (fragmentation_) {
+    seat.piece = cache_.take(seat.given, stream, [&](size_t size) { return grow(size, small, if_full); });
+    seat.given = seat.piece != nullptr ? Cache::bytes_of(seat.piece) : 0;
+    return seat.piece != nullptr;
+  }
+  const size_t wanted = current(active_) + seat.given;
+  // All that is reserved is one segment, of the large pool.
+  return wanted <= current(reserved_) || grow(wanted - current(reserved_), /*small=*/false, if_full);
+}
+
+bool Ledger::grow(size_t bytes, bool small, IfFull if_full) {
   if (if_full == IfFull::TakeAnyway) {
     card_.reserve_anyway(bytes);
   } else if (!card_.reserve(bytes)) {
     return false;
   }
-  reserved_.increase(bytes);
-  if (fragmentation_ || segments_.current == 0) {
-    segments_.increase(1);
+  increase(reserved_, small, bytes);
+  if (fragmentation_ || current(segments_) == 0) {
+    increase(segments_, small, 1);
   }
   return true;
 }
 
-void Ledger::enter(size_t bytes) {
-  blocks_.increase(1);
-  active_blocks_.increase(1);
-  bytes_.increase(rounded(bytes));
-  active_.increase(rounded(bytes));
-  requested_.increase(bytes);
+void Ledger::shrink(size_t bytes, bool small) {
+  card_.give_back(bytes);
+  decrease(reserved_, small, bytes);
+  if (fragmentation_ || current(reserved_) == 0) {
+    decrease(segments_, small, 1);
+  }
 }
 
-bool Ledger::overdrawn() {
-  return card_.look().used > card_.capacity();
+void Ledger::enter(const Seat& seat) {
+  const bool small = Cache::is_small(rounded(seat.bytes));
+  increase(blocks_, small, 1);
+  increase(active_blocks_, small, 1);
+  increase(bytes_, small, seat.given);
+  increase(active_, small, seat.given);
+  increase(requested_, small, seat.bytes);
 }
 
 void Ledger::give_back(const Seat& seat, Nanoseconds until) noexcept {
@@ -125,10 +152,11 @@ void Ledger::give_back(const Seat& seat, Nanoseconds until) noexcept {
     return;
   }
   const bool later = until > 0 && until > now();
+  const bool small = Cache::is_small(rounded(seat.bytes));
   std::lock_guard<std::mutex> lock(mutex_);
-  blocks_.decrease(1);
-  bytes_.decrease(rounded(seat.bytes));
-  requested_.decrease(seat.bytes);
+  decrease(blocks_, small, 1);
+  decrease(bytes_, small, seat.given);
+  decrease(requested_, small, seat.bytes);
   if (later) {
     leaving_.push_back({until, seat});
   } else {
@@ -137,9 +165,10 @@ void Ledger::give_back(const Seat& seat, Nanoseconds until) noexcept {
 }
 
 void Ledger::leave(const Seat& seat) {
-  active_blocks_.decrease(1);
-  active_.decrease(rounded(seat.bytes));
-  if (seat.fragmented) {
+  const bool small = Cache::is_small(rounded(seat.bytes));
+  decrease(active_blocks_, small, 1);
+  decrease(active_, small, seat.given);
+  if (seat.piece != nullptr) {
     cache_.give_back(seat.piece);
   }
 }
@@ -157,26 +186,19 @@ void Ledger::let_leave() {
   leaving_.erase(stay, leaving_.end());
 }
 
-Nanoseconds Ledger::last_leaving() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  Nanoseconds last = 0;
-  for (const Leaving& each : leaving_) {
-    last = std::max(last, each.until);
-  }
-  return last;
-}
-
 void Ledger::empty_cache() {
   std::lock_guard<std::mutex> lock(mutex_);
   let_leave();
-  const size_t unused = fragmentation_ ? cache_.release() : current(reserved_) - current(active_);
-  if (unused == 0) {
+  const size_t unused = current(reserved_) - current(active_);
+  if (!fragmentation_) {
+    if (unused > 0) {
+      shrink(unused, /*small=*/false);
+    }
     return;
   }
-  card_.give_back(unused);
-  reserved_.decrease(unused);
-  const size_t left = fragmentation_ ? cache_.segments() : (reserved_.current > 0 ? 1 : 0);
-  segments_.decrease(current(segments_) - left);
+  for (auto released = cache_.release_one(); released.first > 0; released = cache_.release_one()) {
+    shrink(released.first, released.second);
+  }
 }
 
 void Ledger::refuse(size_t bytes) {
@@ -207,10 +229,10 @@ void Ledger::set_fragmentation(bool on) {
   empty_cache();
   std::lock_guard<std::mutex> lock(mutex_);
   TORCH_CHECK(
-      on == fragmentation_ || active_.current == 0,
+      on == fragmentation_ || current(active_) == 0,
       "simgpu: fragmentation cannot be switched while ",
       spelled(current(active_)),
-      " are in use: delete the tensors on the card first");
+      " are in use: delete the tensors on the card first, and synchronize");
   fragmentation_ = on;
 }
 
@@ -246,26 +268,36 @@ void Ledger::report(Nanoseconds compute_busy, Nanoseconds copy_busy, Nanoseconds
 
 c10::CachingDeviceAllocator::DeviceStats Ledger::statistics() {
   std::lock_guard<std::mutex> lock(mutex_);
-  constexpr size_t all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
   c10::CachingDeviceAllocator::DeviceStats stats;
-  stats.allocation[all] = blocks_;
-  stats.segment[all] = segments_;
-  stats.active[all] = active_blocks_;
-  stats.allocated_bytes[all] = bytes_;
-  stats.reserved_bytes[all] = reserved_;
-  stats.active_bytes[all] = active_;
-  stats.requested_bytes[all] = requested_;
+  stats.allocation = blocks_;
+  stats.segment = segments_;
+  stats.active = active_blocks_;
+  stats.allocated_bytes = bytes_;
+  stats.reserved_bytes = reserved_;
+  stats.active_bytes = active_;
+  stats.requested_bytes = requested_;
+  for (const bool small : {false, true}) {
+    const Cache::Count inactive = cache_.inactive(small);
+    increase(stats.inactive_split, small, inactive.pieces);
+    increase(stats.inactive_split_bytes, small, inactive.bytes);
+  }
   stats.num_ooms = refusals_;
   stats.num_alloc_retries = retries_;
-  stats.num_device_alloc = segments_.allocated;
-  stats.num_device_free = segments_.freed;
+  stats.num_device_alloc = segments_[kAll].allocated;
+  stats.num_device_free = segments_[kAll].freed;
   return stats;
+}
+
+std::array<Stats*, 7> Ledger::all_stats() {
+  return {&blocks_, &active_blocks_, &segments_, &bytes_, &active_, &reserved_, &requested_};
 }
 
 void Ledger::reset_accumulated() {
   std::lock_guard<std::mutex> lock(mutex_);
-  for (auto* stat : {&blocks_, &active_blocks_, &segments_, &bytes_, &active_, &reserved_, &requested_}) {
-    stat->reset_accumulated();
+  for (Stats* stats : all_stats()) {
+    for (auto& stat : *stats) {
+      stat.reset_accumulated();
+    }
   }
   refusals_ = 0;
   retries_ = 0;
@@ -273,8 +305,10 @@ void Ledger::reset_accumulated() {
 
 void Ledger::reset_peak() {
   std::lock_guard<std::mutex> lock(mutex_);
-  for (auto* stat : {&blocks_, &active_blocks_, &segments_, &bytes_, &active_, &reserved_, &requested_}) {
-    stat->reset_peak();
+  for (Stats* stats : all_stats()) {
+    for (auto& stat : *stats) {
+      stat.reset_peak();
+    }
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -21,13 +22,15 @@
 
 namespace simgpu {
 
+enum class IfFull { Refuse, TakeAnyway };
+
 class Ledger {
  public:
   // A block's place in the ledger.
   struct Seat {
     size_t bytes = 0; // as requested
-    Cache::Piece* piece = nullptr; // with fragmentation
-    bool fragmented = false;
+    size_t given = 0; // what it occupies
+    Cache::Piece* piece = nullptr; // null without fragmentation
   };
 
   static Ledger& instance();
@@ -41,8 +44,6 @@ class Ledger {
   Seat take(size_t bytes, uint32_t stream);
   // Takes `bytes` even where the card is full: for memory that exists already.
   Seat take_anyway(size_t bytes, uint32_t stream);
-  // Whether more is taken than the card has.
-  bool overdrawn();
   // The bytes can be taken again once the host's clock has passed `until`.
   void give_back(const Seat& seat, Nanoseconds until) noexcept;
   // Throws the out-of-memory error that `take(bytes)` throws on a full card.
@@ -76,22 +77,25 @@ class Ledger {
     Nanoseconds until;
     Seat seat;
   };
-  enum class IfFull { Refuse, TakeAnyway };
+
+  using Stats = c10::CachingAllocator::StatArray;
 
   std::optional<Seat> try_to_take(size_t bytes, uint32_t stream, IfFull if_full);
-  bool grow(size_t bytes, IfFull if_full);
-  void enter(size_t bytes);
+  bool place(Seat& seat, uint32_t stream, IfFull if_full);
+  bool grow(size_t bytes, bool small, IfFull if_full);
+  void shrink(size_t bytes, bool small);
+  void enter(const Seat& seat);
   void leave(const Seat& seat);
   void let_leave();
-  Nanoseconds last_leaving();
+  std::array<Stats*, 7> all_stats();
 
   shared::Card card_;
   std::mutex mutex_; // guards everything below
   bool fragmentation_ = false;
   Cache cache_;
   std::deque<Leaving> leaving_;
-  c10::CachingAllocator::Stat blocks_, active_blocks_, segments_;
-  c10::CachingAllocator::Stat bytes_, active_, reserved_, requested_;
+  Stats blocks_{}, active_blocks_{}, segments_{};
+  Stats bytes_{}, active_{}, reserved_{}, requested_{};
   int64_t refusals_ = 0;
   int64_t retries_ = 0;
 };

@@ -103,7 +103,8 @@ double new_bytes(const at::RecordFunction& function, const OpPlan& plan) {
       bytes += bytes_in(value.toTensor());
     }
   }
-  const bool writes = !plan.arguments.empty() && plan.arguments.front().written;
+  const bool writes = std::any_of(
+      plan.arguments.begin(), plan.arguments.end(), [](const ArgumentPlan& each) { return each.written; });
   return plan.view || writes ? 0 : bytes; // what is written was counted among the arguments
 }
 

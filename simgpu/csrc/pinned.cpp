@@ -27,26 +27,35 @@ class Pinned {
     void* data =
         mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     TORCH_CHECK_WITH(OutOfMemoryError, data != MAP_FAILED, "simgpu: the host has no ", bytes, " bytes to pin");
-    add(data, bytes);
+    add(data, bytes, /*registered=*/false);
     return data;
   }
 
   void put(void* data) {
-    munmap(data, remove(data));
+    munmap(data, remove(data, /*registered=*/false));
   }
 
-  void add(void* data, size_t bytes) {
+  // False where some of it is pinned already.
+  bool add(void* data, size_t bytes, bool registered) {
+    const auto begin = reinterpret_cast<uintptr_t>(data);
     std::unique_lock lock(mutex_);
-    ranges_[reinterpret_cast<uintptr_t>(data)] = Range{bytes, std::make_shared<Shadow>()};
+    const auto next = ranges_.lower_bound(begin);
+    const bool reaches_next = next != ranges_.end() && next->first < begin + bytes;
+    const bool within_before = next != ranges_.begin() && begin - std::prev(next)->first < std::prev(next)->second.bytes;
+    if (reaches_next || within_before) {
+      return false;
+    }
+    ranges_[begin] = Range{bytes, registered, std::make_shared<Shadow>()};
     requests_.increase(1);
     bytes_.increase(bytes);
+    return true;
   }
 
-  // Returns its bytes, 0 where nothing starts there.
-  size_t remove(void* data) {
+  // Returns its bytes, 0 where nothing of that kind starts there.
+  size_t remove(void* data, bool registered) {
     std::unique_lock lock(mutex_);
     const auto entry = ranges_.find(reinterpret_cast<uintptr_t>(data));
-    if (entry == ranges_.end()) {
+    if (entry == ranges_.end() || entry->second.registered != registered) {
       return 0;
     }
     const size_t bytes = entry->second.bytes;
@@ -92,6 +101,7 @@ class Pinned {
  private:
   struct Range {
     size_t bytes;
+    bool registered; // by host_register; else the allocator's own
     std::shared_ptr<Shadow> shadow;
   };
 
@@ -175,13 +185,13 @@ std::shared_ptr<Shadow> pinned_shadow(const void* address) {
 
 void host_register(void* data, size_t bytes) {
   TORCH_CHECK(bytes > 0, "simgpu: there is nothing to pin: 0 bytes");
-  TORCH_CHECK(!is_pinned(data), "simgpu: the memory is pinned already; unregister it first");
-  pinned().add(data, bytes);
+  TORCH_CHECK(
+      pinned().add(data, bytes, /*registered=*/true), "simgpu: some of the memory is pinned already; unregister it first");
 }
 
 void host_unregister(void* data) {
   const auto begin = reinterpret_cast<uintptr_t>(data);
-  const size_t bytes = pinned().remove(data);
+  const size_t bytes = pinned().remove(data, /*registered=*/true);
   TORCH_CHECK(bytes > 0, "simgpu: no memory was registered at this address; pass what host_register was given");
   const std::string user = detecting_races() ? in_flight(Region{begin, begin + bytes, nullptr}) : std::string();
   if (!user.empty()) {

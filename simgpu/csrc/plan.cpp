@@ -81,7 +81,11 @@ std::unique_ptr<OpPlan> make_plan(const c10::OperatorHandle& op) {
     const c10::Argument& argument = schema.arguments()[i];
     if (const auto kind = kind_of(*argument.type())) {
       plan->arguments.push_back(
-          {static_cast<uint32_t>(i), *kind, writes(argument), host_allowed(schema.name(), argument.name())});
+          {static_cast<uint32_t>(i),
+           *kind,
+           writes(argument),
+           argument.is_out(),
+           host_allowed(schema.name(), argument.name())});
       any_written |= writes(argument);
     }
   }

@@ -17,6 +17,7 @@ struct ArgumentPlan {
   uint32_t index;
   ArgumentKind kind;
   bool written; // the operation changes it
+  bool only_written; // and does not look at what was there: out=
   bool host_allowed; // CUDA accepts it on the host too: index tensors, lengths
 };
 

@@ -1,9 +1,11 @@
 #include "races.h"
 
+#include "cache.h"
 #include "host.h"
 
 #include <torch/csrc/Exceptions.h>
 
+#include <algorithm>
 #include <atomic>
 #include <iterator>
 #include <map>
@@ -23,14 +25,31 @@ struct RaceError final : torch::PyTorchError {
   }
 };
 
-// Freed bytes that nobody has taken again, by owner and pool, smallest first. Blocks of less than 1 MiB come from a pool of
-// their own (PyTorch's CUDACachingAllocator).
-constexpr size_t kSmall = size_t{1} << 20;
+// Freed bytes that nobody has taken again, by owner and pool, smallest first.
 using Pool = std::pair<uint32_t, bool>;
 std::map<Pool, std::multimap<size_t, std::vector<Access>>> vacancies;
 
+size_t vacant = 0; // how many there are
+size_t sweep_at = 256;
+
 Pool pool_of(uint32_t owner, size_t bytes) {
-  return {owner, bytes < kSmall};
+  return {owner, Cache::is_small(bytes)};
+}
+
+// Forgets, now and then, what the host knows to be over.
+void sweep_at_times(const VectorClock& host) {
+  if (vacant < sweep_at) {
+    return;
+  }
+  for (auto& [pool, places] : vacancies) {
+    for (auto place = places.begin(); place != places.end();) {
+      const auto& uses = place->second;
+      const bool over = std::all_of(uses.begin(), uses.end(), [&](const Access& use) { return host.knows(use.epoch); });
+      vacant -= over ? 1 : 0;
+      place = over ? places.erase(place) : std::next(place);
+    }
+  }
+  sweep_at = std::max<size_t>(256, 2 * vacant);
 }
 
 const char* deed(AccessKind kind) {
@@ -100,15 +119,19 @@ bool detecting_races() {
   return detecting.load(std::memory_order_relaxed);
 }
 
-std::string note_use(Shadow& shadow, Place place, const Region& region, AccessKind kind, const Work& work) {
+std::string note_use(
+    Shadow& shadow, Place place, const Region& region, AccessKind kind, const Work& work, const VectorClock& host) {
   const Access access{work.epoch, kind, work.operation, nullptr};
-  const auto earlier = shadow.use(region, access, work.stream.known);
+  const auto earlier = shadow.use(region, access, work.stream.known, host);
   return earlier ? describe(*earlier, place, region, kind, work) : std::string();
 }
 
-void leave_behind(uint32_t owner, size_t bytes, std::vector<Access> uses) {
+void leave_behind(uint32_t owner, size_t bytes, std::vector<Access> uses, const VectorClock& host) {
+  uses.erase(std::remove_if(uses.begin(), uses.end(), [&](const Access& use) { return host.knows(use.epoch); }), uses.end());
   if (!uses.empty()) {
+    sweep_at_times(host);
     vacancies[pool_of(owner, bytes)].emplace(bytes, std::move(uses));
+    ++vacant;
   }
 }
 
@@ -125,14 +148,17 @@ std::vector<Access> tenants_before(uint32_t owner, size_t bytes) {
   const size_t left = fit->first - bytes;
   std::vector<Access> tenants = std::move(fit->second);
   pool->second.erase(fit);
+  --vacant;
   if (left > 0) {
     pool->second.emplace(left, tenants);
+    ++vacant;
   }
   return tenants;
 }
 
 void forget_tenants() {
   vacancies.clear();
+  vacant = 0;
 }
 
 void raise_race(const std::string& what) {

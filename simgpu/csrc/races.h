@@ -26,12 +26,14 @@ struct Work {
 
 enum class Place { Device, Pinned };
 
-// Notes that `work` uses `region` of the block with that shadow. Returns what is wrong with it, in words; empty if nothing.
-std::string note_use(Shadow& shadow, Place place, const Region& region, AccessKind kind, const Work& work);
+// Notes that `work` uses `region` of the block with that shadow; `host` is what the host knows to be over. Returns what is
+// wrong with it, in words; empty if nothing.
+std::string note_use(
+    Shadow& shadow, Place place, const Region& region, AccessKind kind, const Work& work, const VectorClock& host);
 
 // Freed memory goes to the next block of the same stream that it fits, as a caching allocator has it, and with it what may
-// still be using it.
-void leave_behind(uint32_t owner, size_t bytes, std::vector<Access> uses);
+// still be using it, as far as the host does not know it to be over.
+void leave_behind(uint32_t owner, size_t bytes, std::vector<Access> uses, const VectorClock& host);
 std::vector<Access> tenants_before(uint32_t owner, size_t bytes);
 void forget_tenants();
 

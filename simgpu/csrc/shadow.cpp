@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+
 #include <utility>
 
 namespace simgpu {
@@ -49,21 +50,6 @@ bool meets(const Strided& layout, size_t dim, uintptr_t at, const Region& other)
   return !other.strided || touches(*other.strided, 0, other.begin, at, end);
 }
 
-bool overlap(const Region& a, const Region& b) {
-  if (a.end <= b.begin || b.end <= a.begin) {
-    return false;
-  }
-  if (a.strided) {
-    return b.strided ? meets(*a.strided, 0, a.begin, b) : touches(*a.strided, 0, a.begin, b.begin, b.end);
-  }
-  return !b.strided || touches(*b.strided, 0, b.begin, a.begin, a.end);
-}
-
-bool same(const Region& a, const Region& b) {
-  return a.begin == b.begin && a.end == b.end && a.strided->size == b.strided->size &&
-      a.strided->sizes == b.strided->sizes && a.strided->strides == b.strided->strides;
-}
-
 // Whether `later` says all that `earlier` says, since its stream runs in order and its bytes are the same or more.
 bool replaces(const Access& later, const Access& earlier) {
   return later.kind == earlier.kind && later.epoch.stream == earlier.epoch.stream &&
@@ -80,12 +66,33 @@ void note(std::vector<Access>& accesses, const Access& access) {
   accesses.push_back(access);
 }
 
+bool same_layout(const Strided& a, const Strided& b) {
+  return a.size == b.size && a.sizes == b.sizes && a.strides == b.strides;
+}
+
 } // namespace
 
-std::optional<Access> Shadow::use(const Region& region, const Access& access, const VectorClock& known) {
+bool overlap(const Region& a, const Region& b) {
+  if (a.end <= b.begin || b.end <= a.begin) {
+    return false;
+  }
+  if (a.strided) {
+    return b.strided ? meets(*a.strided, 0, a.begin, b) : touches(*a.strided, 0, a.begin, b.begin, b.end);
+  }
+  return !b.strided || touches(*b.strided, 0, b.begin, a.begin, a.end);
+}
+
+bool same(const Region& a, const Region& b) {
+  return a.begin == b.begin && a.end == b.end &&
+      (a.strided && b.strided ? same_layout(*a.strided, *b.strided) : !a.strided == !b.strided);
+}
+
+std::optional<Access> Shadow::use(
+    const Region& region, const Access& access, const VectorClock& known, const VectorClock& host) {
   if (region.begin >= region.end) {
     return std::nullopt;
   }
+  erase_if(region, [&](const Access& each) { return host.knows(each.epoch); });
   if (auto found = conflict(region, access, known)) {
     return found;
   }
@@ -100,11 +107,7 @@ std::optional<Access> Shadow::use(const Region& region, const Access& access, co
 }
 
 std::optional<Access> Shadow::conflict(const Region& region, const Access& access, const VectorClock& known) const {
-  auto cell = cells_.upper_bound(region.begin);
-  if (cell != cells_.begin() && std::prev(cell)->second.end > region.begin) {
-    --cell;
-  }
-  for (; cell != cells_.end() && cell->first < region.end; ++cell) {
+  for (auto cell = first_in(region.begin); cell != cells_.end() && cell->first < region.end; ++cell) {
     for (const Access& earlier : cell->second.accesses) {
       // What a block's earlier owners still do with it harms only if it is written to.
       const bool conflicts = access.kind == AccessKind::Write || earlier.kind == AccessKind::Write;
@@ -118,6 +121,33 @@ std::optional<Access> Shadow::conflict(const Region& region, const Access& acces
     }
   }
   return std::nullopt;
+}
+
+void Shadow::forget(const Region& region, Epoch epoch) {
+  erase_if(region, [&](const Access& each) {
+    return each.epoch.stream == epoch.stream && each.epoch.count == epoch.count;
+  });
+}
+
+// Erases uses from the cells that the region touches, and cells that nobody uses.
+template <typename Over>
+void Shadow::erase_if(const Region& region, Over over) {
+  for (auto cell = first_in(region.begin); cell != cells_.end() && cell->first < region.end;) {
+    auto& accesses = cell->second.accesses;
+    accesses.erase(std::remove_if(accesses.begin(), accesses.end(), over), accesses.end());
+    cell = accesses.empty() ? cells_.erase(cell) : std::next(cell);
+  }
+}
+
+// The cell that `begin` lies in, or the first one after it.
+Shadow::Cells::const_iterator Shadow::first_in(uintptr_t begin) const {
+  const auto after = cells_.upper_bound(begin);
+  return after != cells_.begin() && std::prev(after)->second.end > begin ? std::prev(after) : after;
+}
+
+Shadow::Cells::iterator Shadow::first_in(uintptr_t begin) {
+  const auto after = cells_.upper_bound(begin);
+  return after != cells_.begin() && std::prev(after)->second.end > begin ? std::prev(after) : after;
 }
 
 void Shadow::split(uintptr_t at) {

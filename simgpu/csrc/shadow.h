@@ -25,6 +25,10 @@ struct Region {
   std::shared_ptr<const Strided> strided;
 };
 
+// Whether they share a byte, and whether they are the same bytes.
+bool overlap(const Region& a, const Region& b);
+bool same(const Region& a, const Region& b);
+
 enum class AccessKind : uint8_t { Read, Write, Freed }; // Freed: by an earlier owner of the bytes
 
 struct Access {
@@ -37,18 +41,19 @@ struct Access {
 class Shadow {
  public:
   // Notes a use of `region` by work that knows of `known`. Returns an earlier use that it is not ordered after and that
-  // conflicts (one of the two writes); then nothing is noted.
-  std::optional<Access> use(const Region& region, const Access& access, const VectorClock& known);
+  // conflicts (one of the two writes); then nothing is noted. Uses that the host knows to be over are forgotten: whatever
+  // comes is ordered after them.
+  std::optional<Access> use(
+      const Region& region, const Access& access, const VectorClock& known, const VectorClock& host);
+
+  // Takes back what work that did not happen has noted of `region`.
+  void forget(const Region& region, Epoch epoch);
 
   // Notes uses of the whole block by its earlier owners, without looking.
   void inherit(uintptr_t begin, uintptr_t end, const std::vector<Access>& earlier);
 
   // The latest use by every stream, of any byte, as Freed: what has to end before others may write there.
   std::vector<Access> latest() const;
-
-  bool empty() const {
-    return cells_.empty();
-  }
 
  private:
   struct Cell {
@@ -63,6 +68,10 @@ class Shadow {
   void read(const Region& region, const Access& access);
   template <typename Visit>
   void cover(const Region& region, Visit visit);
+  template <typename Over>
+  void erase_if(const Region& region, Over over);
+  Cells::iterator first_in(uintptr_t begin);
+  Cells::const_iterator first_in(uintptr_t begin) const;
 
   Cells cells_;
 };

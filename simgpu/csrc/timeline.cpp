@@ -9,6 +9,9 @@ Nanoseconds Engine::book(Nanoseconds asked, Nanoseconds ready, Nanoseconds durat
   totals_.busy += duration;
   Nanoseconds start = 0;
   if (earliest < free_at_ && book_in_a_gap(earliest, duration, &start)) {
+    const Nanoseconds waited = std::min(totals_.stalled, duration); // it did not stand still after all
+    totals_.stalled -= waited;
+    totals_.starved -= std::min(totals_.starved, duration - waited);
     return start;
   }
   start = std::max(earliest, free_at_);

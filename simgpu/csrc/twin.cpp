@@ -111,10 +111,12 @@ void take_over(c10::StorageImpl& device, c10::StorageImpl& cpu) {
   }
   auto moved = cpu_storage(cpu.set_data_ptr(c10::DataPtr(nullptr, c10::Device(c10::kCPU))), bytes);
   cpu.set_nbytes(0);
-  device.set_data_ptr_noswap(adopt(std::move(moved), IfFull::TakeAnyway));
   device.set_nbytes(bytes);
-  if (Ledger::instance().overdrawn()) {
-    Ledger::instance().refuse(bytes);
+  try {
+    device.set_data_ptr_noswap(adopt(moved, IfFull::Refuse));
+  } catch (const c10::OutOfMemoryError&) { // the bytes exist: the tensor stays whole, and the error is told
+    device.set_data_ptr_noswap(adopt(std::move(moved), IfFull::TakeAnyway));
+    throw;
   }
 }
 

@@ -30,9 +30,6 @@ class VectorClock {
   uint64_t tick(size_t stream) {
     return ++counts_[stream];
   }
-  uint64_t operator[](size_t stream) const {
-    return counts_[stream];
-  }
 
  private:
   std::array<uint64_t, kStreams> counts_{};

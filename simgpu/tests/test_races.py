@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import simgpu
 
@@ -128,6 +132,14 @@ def source_changed_after_the_wrong_event(s: Scene) -> None:
     s.side.synchronize()
 
 
+def target_changed_in_flight(s: Scene) -> None:
+    with s.side:
+        s.side.wait_stream(s.main)
+        s.host.copy_(s.card, non_blocking=True)
+    s.host.fill_(3)
+    s.side.synchronize()
+
+
 def source_changed_by_the_card(s: Scene) -> None:
     s.bring(s.card)
     with s.third:
@@ -222,6 +234,7 @@ WRONG = [
     source_changed_in_flight_through_numpy,
     source_changed_in_flight_and_sent_again,
     source_changed_after_the_wrong_event,
+    target_changed_in_flight,
     source_changed_by_the_card,
     source_unregistered_in_flight,
     freed_while_another_stream_reads,
@@ -395,6 +408,41 @@ def brought_back_in_columns(s: Scene) -> None:
     assert target[:, 1::2].eq(0).all()
 
 
+def a_swap_buffer(s: Scene) -> None:
+    """The source is overwritten by the card, in the order of one stream."""
+    s.card.copy_(s.host, non_blocking=True)
+    s.host.copy_(s.arena[:N], non_blocking=True)
+    s.card.copy_(s.other_host, non_blocking=True)
+    simgpu.synchronize()
+    assert (s.host == 0).all()
+
+
+def the_source_becomes_the_copy(s: Scene) -> None:
+    there = s.host.to("simgpu", non_blocking=True)
+    s.host.data = there
+    s.host.add_(1)
+    simgpu.synchronize()
+
+
+def the_source_gets_other_memory(s: Scene) -> None:
+    s.card.copy_(s.host, non_blocking=True)
+    s.host.set_(torch.ones(3))
+    s.card.copy_(s.other_host, non_blocking=True)
+    s.other_host.resize_(N // 2)
+    simgpu.synchronize()
+
+
+def work_that_failed(s: Scene) -> None:
+    with s.side, pytest.raises(RuntimeError, match="size"):
+        s.card.add_(torch.ones(3, device="simgpu"))
+    s.main.wait_stream(s.side)
+    s.card + 1
+    s.third.wait_stream(s.main)
+    with s.third, pytest.raises(RuntimeError, match="size"):
+        s.card.add_(s.arena[:3])
+    s.card + 1
+
+
 def freed_after_record_stream(s: Scene) -> None:
     held = torch.ones(N, device="simgpu")
     s.side.wait_stream(s.main)
@@ -481,6 +529,10 @@ RIGHT = [
     brought_back_and_sent_on,
     brought_back_twice,
     brought_back_in_columns,
+    a_swap_buffer,
+    the_source_becomes_the_copy,
+    the_source_gets_other_memory,
+    work_that_failed,
     freed_after_record_stream,
     freed_and_reused_after_a_wait,
     freed_after_the_host_waited,
@@ -540,12 +592,77 @@ def test_switching_off_brings_what_was_held_back() -> None:
     assert (s.host == 9).all()
 
 
+def resident() -> int:
+    """This process's resident bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
 def test_thousands_of_copies_keep_nothing() -> None:
     s = Scene()
-    for _ in range(3000):
-        s.main.wait_event(s.bring(s.arena[:N]))
-        s.arena[:N].add(1)
-        s.side.wait_stream(s.main)
-    pinned = torch.accelerator.memory.memory_stats() if hasattr(torch.accelerator, "memory") else {}
-    assert pinned is not None
-    simgpu.synchronize()
+
+    def laps(count: int) -> None:
+        for _ in range(count):
+            s.main.wait_event(s.bring(s.arena[:N]))
+            s.arena[:N].add(1)
+            s.side.wait_stream(s.main)
+            s.card.to("cpu", non_blocking=True)
+        simgpu.synchronize()
+
+    laps(500)
+    before = resident()
+    laps(3000)
+    assert resident() - before < 8 << 20
+
+
+def test_a_cache_that_is_filled_step_by_step_keeps_nothing() -> None:
+    cache = torch.zeros(8, 4, 600, 8, device="simgpu")
+    before = resident()
+    for i in range(600):
+        cache[:, :, i : i + 1].copy_(torch.ones(8, 4, 1, 8, device="simgpu"))
+        cache[:, :, : i + 1].sum().item()
+    assert resident() - before < 16 << 20
+
+
+def test_two_threads_do_not_wait_for_each_other() -> None:
+    """One drops the last hold on pinned memory, which may need the GIL, while the other has it and asks the card."""
+    event, stop = torch.Event(device="simgpu"), threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            event.record()
+            event.query()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    for _ in range(300):
+        torch.ones(100).pin_memory().to("simgpu", non_blocking=True)
+    stop.set()
+    asking.join(timeout=60)
+    assert not asking.is_alive()
+
+
+def test_a_mode_of_the_program_does_not_see_the_machinery() -> None:
+    seen: list[str] = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    s = Scene()
+    s.host.copy_(s.card, non_blocking=True)
+    with Mode():
+        simgpu.synchronize()
+    assert seen == []
+
+
+def test_only_what_was_registered_can_be_unregistered() -> None:
+    pinned, own = torch.ones(N).pin_memory(), torch.ones(N)
+    with pytest.raises(RuntimeError, match="no memory was registered"):
+        simgpu.host_unregister(pinned)
+    assert pinned.is_pinned()
+    simgpu.host_register(own[10:])  # the whole of it
+    assert own.is_pinned()
+    with pytest.raises(RuntimeError, match="pinned already"):
+        simgpu.host_register(own)
+    simgpu.host_unregister(own)

@@ -169,7 +169,7 @@ def test_only_what_is_looked_up_counts() -> None:
         took = on_the_card(lambda: torch.nn.functional.embedding(ids, table))
     assert took == compute_ns(0, 8 * 100 + 2 * 4 * 64 * 100)
     rows = random(100, 64)
-    assert on_the_card(lambda: table.index_copy_(0, ids, rows)) == compute_ns(0, 2 * 8 * 100 + 2 * 4 * 64 * 100)
+    assert on_the_card(lambda: table.index_copy_(0, ids, rows)) == compute_ns(0, 8 * 100 + 2 * 4 * 64 * 100)
 
 
 def test_streams_overlap_and_events_order() -> None:
@@ -439,3 +439,78 @@ def test_dry_runs_take_the_same_time_and_no_ram() -> None:
         assert (huge @ huge).shape == (100_000, 100_000)
         assert (huge[0] + 1)[5].item() == 0
     assert torch.equal(model(image).cpu(), model(image).cpu())
+
+
+def test_backward_convolutions() -> None:
+    image, weight, gradient = random(1, 64, 32, 32), random(64, 64, 3, 3), random(1, 64, 32, 32)
+    flops = 2 * 64 * 32 * 32 * 9 * 64
+
+    def backward(*wanted: bool) -> object:
+        pairs = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
+        return torch.ops.aten.convolution_backward(gradient, image, weight, None, *pairs, [*wanted, False])
+
+    assert on_the_card(lambda: backward(True, True)) == compute_ns(2 * flops, 0)
+    assert on_the_card(lambda: backward(True, False)) == compute_ns(flops, 0)
+
+
+def test_a_single_layer_without_biases() -> None:
+    net, x = torch.nn.GRU(64, 128, bias=False).eval().to("simgpu"), random(10, 3, 64)
+    with torch.inference_mode():
+        assert on_the_card(lambda: net(x)) >= compute_ns(2 * 30 * 3 * 128 * (64 + 128), 0)
+
+
+def test_results_with_a_place_of_their_own() -> None:
+    a, b, there = random(256, 256), random(256, 256), random(256, 256)
+    assert on_the_card(lambda: torch.add(a, b, out=there)) == compute_ns(0, 3 * 4 * 256 * 256)
+
+
+def test_whole_numbers_and_complex_ones() -> None:
+    n = 512
+    whole = torch.ones(n, n, dtype=torch.int8, device="simgpu")
+    assert on_the_card(lambda: torch._int_mm(whole, whole)) == compute_ns(2 * n**3, 6 * n * n, "int8")
+    z = random(n, n).to(torch.complex64)
+    assert on_the_card(lambda: z @ z) == compute_ns(8 * n**3, 3 * 8 * n * n)
+
+
+def test_windows_that_overlap_read_their_bytes_once() -> None:
+    x = random(1 << 20)
+    assert on_the_card(lambda: x.unfold(0, 64, 1).sum()) < compute_ns(0, 2 * 4 * (1 << 20))
+
+
+@pytest.mark.parametrize("device", ["cpu", "simgpu"])
+def test_calls_that_a_kernel_refuses_get_its_own_error(device: str) -> None:
+    x, weight = torch.ones(1, 1, 4, 4, device=device), torch.ones(1, 1, 2, 2, device=device)
+    with pytest.raises(RuntimeError, match="stride"):
+        torch.nn.functional.conv2d(x, weight, stride=0)
+    with pytest.raises(RuntimeError):
+        torch.convolution(x[0, 0], weight, None, [1], [0], [1], False, [0], 1)
+
+
+def test_converted_copies_cross_in_the_type_that_is_on_the_way() -> None:
+    card, host = torch.empty(MIB, dtype=torch.half, device="simgpu"), torch.empty(MIB, pin_memory=True)
+    simgpu.reset_counters()
+    host.copy_(card, non_blocking=True)
+    card.copy_(host, non_blocking=True)
+    counted = simgpu.counters()
+    assert (counted["d2h_bytes"], counted["h2d_bytes"]) == (2 * MIB, 2 * MIB)
+    assert counted["host_blocking_calls"] == 2  # the host converts, through pageable memory
+
+
+def test_what_an_engine_did_adds_up() -> None:
+    slow, late = torch.Stream(device="simgpu"), torch.Event(device="simgpu")
+    simgpu.synchronize()
+    simgpu._sleep(1)
+    simgpu.synchronize()
+    begin = simgpu.now_ns()
+    simgpu.reset_counters()
+    with torch.Stream(device="simgpu") as copies:
+        torch.empty(25 * MIB, device="simgpu").copy_(torch.empty(25 * MIB, pin_memory=True), non_blocking=True)
+        late.record(copies)
+    slow.wait_event(late)
+    with slow:
+        simgpu._sleep(1_000_000)
+    simgpu._sleep(2_000_000)  # in the gap before it
+    simgpu.synchronize()
+    counted = simgpu.counters()
+    spent = sum(counted[f"compute_{what}_ns"] for what in ("busy", "stalled", "starved"))
+    assert spent <= simgpu.now_ns() - begin + CALL

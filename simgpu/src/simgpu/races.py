@@ -12,7 +12,8 @@ class RaceError(RuntimeError):
 
 
 def set_race_detection(on: bool) -> None:
-    """Checks every use of device and pinned memory from now on. The same as ``SIMGPU_RACES=1`` in the environment.
+    """Checks every use of pinned memory, and of device memory that is made from now on. The same as ``SIMGPU_RACES=1``
+    in the environment, which misses nothing.
 
     While it is on, what an asynchronous copy brings to the host shows only once the host has waited for it: until then
     the target holds 0xFF bytes, NaN in every floating type.
@@ -26,13 +27,14 @@ def race_detection() -> bool:
 
 
 def host_register(tensor: torch.Tensor) -> None:
-    """Pins the memory of a CPU tensor where it lies, as ``cudaHostRegister`` does; until ``host_unregister``."""
-    _C.host_register(tensor.data_ptr(), tensor.untyped_storage().nbytes())
+    """Pins the whole memory that a CPU tensor lies in, as ``cudaHostRegister`` does; until ``host_unregister``."""
+    storage = tensor.untyped_storage()
+    _C.host_register(storage.data_ptr(), storage.nbytes())
 
 
 def host_unregister(tensor: torch.Tensor) -> None:
     """Undoes ``host_register``; ``RaceError`` while a copy may use the memory and races are looked for."""
-    _C.host_unregister(tensor.data_ptr())
+    _C.host_unregister(tensor.untyped_storage().data_ptr())
 
 
 _C.set_race_error(RaceError)
