@@ -22,11 +22,12 @@ namespace {
 
 // Everything that all threads share. A kernel's body runs outside of the lock.
 struct World {
-  std::recursive_mutex mutex;
+  std::recursive_mutex mutex; // recursive, since letting go of a tensor under it frees a block
   Timeline timeline;
   VectorClock host; // the work that the host knows to have ended
   Speeds speeds;
-  Counters counts{};
+  Counters counts{}; // without the engines'
+  EngineTotals totals_at_reset[kEngines];
   std::map<std::string, int64_t> blocking_lines;
 };
 
@@ -525,7 +526,7 @@ Counters counters() {
   const Lock lock(w.mutex);
   Counters all = w.counts;
   for (size_t i = 0; i < kEngines; ++i) {
-    all.engines[i] = w.timeline.engine(static_cast<EngineKind>(i)).totals();
+    all.engines[i] = w.timeline.engine(static_cast<EngineKind>(i)).totals().since(w.totals_at_reset[i]);
   }
   return all;
 }
@@ -541,7 +542,7 @@ void reset_counters() {
   w.counts = {};
   w.blocking_lines.clear();
   for (size_t i = 0; i < kEngines; ++i) {
-    w.timeline.engine(static_cast<EngineKind>(i)).reset_totals();
+    w.totals_at_reset[i] = w.timeline.engine(static_cast<EngineKind>(i)).totals();
   }
 }
 

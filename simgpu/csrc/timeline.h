@@ -23,6 +23,10 @@ constexpr size_t kEngines = 3;
 // next, and it `stalled` if that work had to wait for something else, a copy say.
 struct EngineTotals {
   Nanoseconds busy = 0, stalled = 0, starved = 0;
+
+  EngineTotals since(const EngineTotals& before) const {
+    return {busy - before.busy, stalled - before.stalled, starved - before.starved};
+  }
 };
 
 class Engine {
@@ -32,9 +36,6 @@ class Engine {
 
   const EngineTotals& totals() const {
     return totals_;
-  }
-  void reset_totals() {
-    totals_ = {};
   }
 
  private:
