@@ -42,7 +42,7 @@ BLIND = (
         "no compilation, no fused kernels: what was published with torch.compile or CUDA graphs runs here operation "
         "by operation",
     ),
-    ("TF32", "fp32 runs in fp32, unless the program allows TF32 itself"),
+    ("TF32", "fp32 is timed as fp32, also where the program allows TF32"),
     ("caches", "no L2: a result that the next kernel reads at once pays for memory in full, though an L40 keeps 96 MB"),
     (
         "contention",
