@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,15 +45,21 @@ func newPlace(t *testing.T) place {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return place{t, dir}
+	p := place{t, dir}
+	// A worker that is killed leaves its simulated card's state, until somebody looks at that card again.
+	t.Cleanup(func() { _ = os.Remove(fmt.Sprintf("/dev/shm/simgpu-%d-%s", os.Getuid(), p.card())) })
+	return p
 }
+
+// card is the name of a simulated card that no other test uses.
+func (p place) card() string { return filepath.Base(p.runtime) }
 
 // command is an optimemctl with args, in the repository's root.
 func (p place) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(root(p.t), "bin", "optimemctl"), args...)
 	cmd.Dir = root(p.t)
 	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+p.runtime, "OMP_NUM_THREADS=1", "OPTIMEM_POISON=1",
-		"SIMGPU_CARD="+filepath.Base(p.runtime), "SIMGPU_FILL_FREED=1", "SIMGPU_RACES=1")
+		"SIMGPU_CARD="+p.card(), "SIMGPU_FILL_FREED=1", "SIMGPU_RACES=1")
 	return cmd
 }
 
