@@ -127,7 +127,7 @@ def test_environment_nonsense_names_the_variable_and_the_value() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("SIMGPU_PROFILE", "gtx", "'gtx' is not a profile: known are a100"),
+        ("SIMGPU_PROFILE", "gtx", "SIMGPU_PROFILE='gtx': 'gtx' is not a profile: known are a100"),
         ("SIMGPU_LINK", "pcie9", "generation 9 is not known"),
         ("SIMGPU_HOST", "abacus", "'abacus' is not a host profile: known are desktop, server"),
         ("SIMGPU_HOST_CLOCK", "sun", "'sun' is not a host clock: give 'model' or 'measured'"),
@@ -162,3 +162,16 @@ def test_import_and_exit_are_clean() -> None:
     done = _import_with({}, "import simgpu, torch; x = torch.ones(5, device='simgpu'); torch.save(x, '/dev/null')")
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_links_and_hosts_of_ones_own() -> None:
+    simgpu.use_profile(link=simgpu.profile.Link(generation=3, width=2, pinned=4_000, pageable=1_000, latency_ns=5))
+    assert simgpu.link_now() == "pcie3x2"
+    for wrong, words in [
+        ({"generation": 8}, "generation 8"),
+        ({"pinned": 4_001}, "pinned = 4001"),
+        ({"width": 0}, "pinned"),
+    ]:
+        given = {"generation": 3, "width": 2, "pinned": 4_000, "pageable": 1_000, "latency_ns": 5, **wrong}
+        with pytest.raises(ValueError, match=f"{words} is not accepted|{words} ="):
+            simgpu.use_profile(link=simgpu.profile.Link(**given))

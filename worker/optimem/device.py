@@ -275,7 +275,7 @@ def _import_package(kind: str, spec: str) -> None:
         return
     try:
         importlib.import_module(package)
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         raise BadInput(
             f"no such device: {spec} needs the package {package}, which cannot be imported ({_first_line(error)})"
         ) from error

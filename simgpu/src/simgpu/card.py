@@ -6,8 +6,10 @@ from __future__ import annotations
 import atexit
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 
@@ -15,6 +17,7 @@ from simgpu import _C, profile, sizes
 from simgpu.profile import Host, Link, Profile
 
 Device = torch.device | str | int | None
+T = TypeVar("T")
 
 DEFAULT_PROFILE = "rtx3060"
 DEFAULT_HOST = "desktop"
@@ -61,12 +64,9 @@ def use_profile(
     other processes use a card of that name as another model.
     """
     global _played
-    card = card or os.environ.get("SIMGPU_PROFILE") or DEFAULT_PROFILE
-    link = link or os.environ.get("SIMGPU_LINK")
-    host = host or os.environ.get("SIMGPU_HOST") or DEFAULT_HOST
-    model = card if isinstance(card, Profile) else profile.load(card)
-    way = _checked(link) if isinstance(link, Link) else profile.link(link, profile=model) if link else model.link
-    cpu = host if isinstance(host, Host) else profile.load_host(host)
+    model = _chosen(card, "SIMGPU_PROFILE", profile.load) or profile.load(DEFAULT_PROFILE)
+    way = _checked(_chosen(link, "SIMGPU_LINK", lambda text: profile.link(text, profile=model)) or model.link)
+    cpu = _chosen(host, "SIMGPU_HOST", profile.load_host) or profile.load_host(DEFAULT_HOST)
     asked = _asked_capacity(capacity)
     bytes_ = model.memory_bytes if asked is None else asked
     called = name or os.environ.get("SIMGPU_CARD") or model.key
@@ -75,6 +75,21 @@ def use_profile(
         _open(played, bytes_, asked=asked is not None)
     _C.set_speeds(_speeds(model, way, cpu))
     _played = played
+
+
+def _chosen(given: str | T | None, variable: str, load: Callable[[str], T]) -> T | None:
+    """`given` itself, or what `load` makes of it or of the environment's text; None where there is neither."""
+    if given is not None and not isinstance(given, str):
+        return given
+    text = given or os.environ.get(variable)
+    if not text:
+        return None
+    try:
+        return load(text)
+    except ValueError as error:
+        if given:
+            raise
+        raise ValueError(f"{variable}={text!r}: {error}") from error
 
 
 def _asked_capacity(capacity: int | str | None) -> int | None:
