@@ -236,11 +236,6 @@ void Ledger::set_fragmentation(bool on) {
   fragmentation_ = on;
 }
 
-bool Ledger::fragmentation() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return fragmentation_;
-}
-
 void Ledger::set_capacity(size_t bytes) {
   card_.set_capacity(bytes);
 }
@@ -251,11 +246,6 @@ size_t Ledger::capacity() {
 
 size_t Ledger::free() {
   return card_.free();
-}
-
-size_t Ledger::reserved() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return current(reserved_);
 }
 
 shared::Link Ledger::link() const {

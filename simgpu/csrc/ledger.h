@@ -52,11 +52,9 @@ class Ledger {
   void empty_cache();
 
   void set_fragmentation(bool on); // only while no memory is taken
-  bool fragmentation();
   void set_capacity(size_t bytes);
   size_t capacity();
   size_t free();
-  size_t reserved();
 
   c10::CachingDeviceAllocator::DeviceStats statistics();
   void reset_accumulated();

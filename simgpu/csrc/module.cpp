@@ -107,13 +107,10 @@ PYBIND11_MODULE(_C, m) {
     const shared::Link link = Ledger::instance().link();
     return std::make_pair(link.generation, link.width);
   });
-  m.def("reserved", [] { return Ledger::instance().reserved(); });
   m.def("set_fragmentation", [](bool on) { Ledger::instance().set_fragmentation(on); });
-  m.def("fragmentation", [] { return Ledger::instance().fragmentation(); });
   m.def("set_measured_host", [](bool on) { set_host_clock(on ? HostClock::Measured : HostClock::Model); });
   m.def("measured_host", [] { return host_clock() == HostClock::Measured; });
   m.def("watch_host", &watch_host);
-  m.def("watching_host", &watching_host);
   m.def("set_machinery", &set_machinery);
   m.def("now", &now);
   m.def("sleep", &sleep_for);

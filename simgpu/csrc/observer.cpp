@@ -143,8 +143,4 @@ void watch_host(bool on) {
                                      .scopes({at::RecordScope::FUNCTION}));
 }
 
-bool watching_host() {
-  return handle.has_value();
-}
-
 } // namespace simgpu

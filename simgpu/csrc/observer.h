@@ -5,6 +5,5 @@ namespace simgpu {
 
 // On at first. Costs every operation on the CPU about a microsecond of real time.
 void watch_host(bool on);
-bool watching_host();
 
 } // namespace simgpu
