@@ -45,8 +45,15 @@ class Refused(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 for bad input, 1 for anything else that went wrong."""
-    words = sys.argv[1:] if argv is None else argv
+    """Runs the command; returns its exit code: 0, 2 for bad input, 130 for Ctrl-C, 1 for all else that went wrong."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        print("simgpu: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
     if words[:1] == ["check"]:  # its options are its own, and it imports torch
         return int(importlib.import_module("simgpu.check").main(words[1:]) or 0)
     arguments = _parser().parse_args(words)

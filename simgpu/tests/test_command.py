@@ -99,3 +99,12 @@ def test_the_table_in_the_library_is_that_of_the_profiles(capsys: pytest.Capture
 def test_the_command_imports_no_torch() -> None:
     code = "import sys, simgpu_cli; simgpu_cli.main(['profiles']); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simgpu.check.main", interrupted)
+    assert simgpu_cli.main(["check"]) == 130
+    assert capsys.readouterr().err == "simgpu: interrupted\n"

@@ -120,11 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     chosen = [row for row in rows if not arguments.only or row.id in arguments.only]
     before = simgpu.current_profile()
-    try:
-        outcomes = [run(row, note=f"{number} of {len(chosen)}") for number, row in enumerate(chosen, 1)]
-    finally:
-        gc.collect()
-        simgpu.use_profile(before)
+    outcomes = [run(row, note=f"{number} of {len(chosen)}") for number, row in enumerate(chosen, 1)]
+    gc.collect()
+    simgpu.use_profile(before)  # not after Ctrl-C, which leaves tensors on the card
     write_json(outcomes, sys.stdout) if arguments.json else write_table(outcomes, sys.stdout)
     return 1 if any(outcome.problem for outcome in outcomes) else 0
 
