@@ -24,6 +24,9 @@ func reserve(m Manifest, total Bytes, o Options) Bytes {
 // A share in percent is of the weights and for weights alone. A share in bytes is all that the model may take on the card,
 // activations included. Neither goes above what is free, less the reserve; nothing said means all of that.
 func budget(m Manifest, machine Machine, o Options) (forWeights, reserved Bytes) {
+	if o.Budget > 0 {
+		return o.Budget, reserve(m, machine.Free, o)
+	}
 	total := machine.Free
 	if o.VRAM.Bytes > 0 && (total == 0 || o.VRAM.Bytes < total) {
 		total = o.VRAM.Bytes

@@ -24,7 +24,7 @@ func Build(m Manifest, machine Machine, o Options) (Plan, error) {
 	if err := machine.check(); err != nil {
 		return Plan{}, err
 	}
-	if machine.Free == 0 && o.VRAM == (Share{}) && (o.Mode == ModePage || m.Recorded) {
+	if machine.Free == 0 && o.VRAM == (Share{}) && o.Budget == 0 && (o.Mode == ModePage || m.Recorded) {
 		return Plan{}, fmt.Errorf("plan %s: the device does not tell how much memory it has: say how much to use, such as vram 6GiB or 25%%", m.Model)
 	}
 	forWeights, reserved := budget(m, machine, o)

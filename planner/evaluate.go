@@ -17,6 +17,8 @@ type Timeline struct {
 	CopyStart []Nanoseconds
 	CopyEnd   []Nanoseconds
 	Stall     []Nanoseconds // per copy, how long compute waited for it in that lap
+	OnCPU     []bool        // per step, whether the CPU computes it; nil where the device computes all
+	Crossing  []Nanoseconds // per step, how long activations take to change sides before it; nil where none do
 }
 
 // ErrDeadlock tells that a copy waits for bytes that are freed only after it is needed.

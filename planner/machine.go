@@ -4,6 +4,13 @@ package planner
 type Machine struct {
 	Free Bytes // device bytes that this worker may take in all: free on the card plus what it holds and can reuse
 	Link Link
+	Host Host
+}
+
+// A Host is what the planner needs to know of the memory beside the device. Zero figures are not known.
+type Host struct {
+	Rate      Bytes // bytes per second that the CPU and copies together can read from RAM
+	CrossRate Bytes // bytes per second of activations between pageable RAM and the device; 0: as fast as the link
 }
 
 // A Link is the way from RAM to the device: a copy of n bytes takes Latency + n/Rate.

@@ -7,6 +7,7 @@ type Mode string
 const (
 	ModePage  Mode = "page"  // every module computes on the device
 	ModeChunk Mode = "chunk" // one run of pages lives on the device, the CPU computes the rest
+	ModeAuto  Mode = "auto"  // resident, streamed and CPU-computed pages, whatever mix is fastest
 )
 
 // Placement is where a page lives and computes.
@@ -24,16 +25,25 @@ const (
 type Plan struct {
 	Version    int // grows by one with every plan of a session; 0 is the plan of the recording forward
 	Mode       Mode
-	Pages      []Page // in execution order, unread ones last
-	Copies     []Copy // one lap of the ring, in the order in which they are issued
-	Eviction   []int  // resident pages, the first to leave first
-	Arena      Bytes  // size of the ring
-	Resident   Bytes  // bytes of all resident pages
-	Budget     Bytes  // device bytes the plan may use for weights: Resident + Arena <= Budget
-	Reserve    Bytes  // device bytes left to activations and others
-	Period     Nanoseconds
-	Bound      Nanoseconds
+	Pages      []Page      // in execution order, unread ones last
+	Copies     []Copy      // one lap of the ring, in the order in which they are issued
+	Eviction   []int       // resident pages, the first to leave first
+	Arena      Bytes       // size of the ring
+	Resident   Bytes       // bytes of all resident pages
+	Budget     Bytes       // device bytes the plan may use for weights: Resident + Arena <= Budget
+	Reserve    Bytes       // device bytes left to activations and others
+	Period     Nanoseconds // between the starts of two forwards, back to back
+	First      Nanoseconds // of the first forward, in which all weights pass once
+	Bound      Nanoseconds // no policy within Budget has a shorter period
 	Bottleneck Bottleneck
+}
+
+// Gap is how far the period lies above the bound, as a share of it: 0.02 is 2 %. It is 0 where there is no bound.
+func (p Plan) Gap() float64 {
+	if p.Bound <= 0 {
+		return 0
+	}
+	return float64(p.Period-p.Bound) / float64(p.Bound)
 }
 
 // A Page is a run of units that moves as one copy.
