@@ -1,7 +1,10 @@
 package planner
 
-// mostAnchors bounds the work of Bound at anchors times units.
-const mostAnchors = 64
+// How many anchors Bound tries: all in a short list, fewer in a long one.
+const (
+	fewestAnchors = 24
+	boundEffort   = 400_000 // anchors times steps
+)
 
 // Bound returns a lower bound on the period of any policy whatever that keeps at most budget bytes of weights on the
 // device, for the mode page.
@@ -13,49 +16,60 @@ const mostAnchors = 64
 //
 // A unit counts once in a lap, latencies do not count, and every division rounds so that the bound stays below.
 func Bound(m Manifest, machine Machine, budget Bytes) Nanoseconds {
-	first := firstReads(m)
+	reads := firstReads(m, machine.Link)
+	head := bareTransfer(machine.Link, budget) + 1
+	anchors := max(fewestAnchors, boundEffort/max(1, len(m.Steps)))
 	var best Nanoseconds
-	stride := max(1, len(m.Steps)/mostAnchors)
-	for anchor := 0; anchor < len(m.Steps); anchor += stride {
-		best = max(best, chain(m, machine.Link, budget, first, anchor))
+	for anchor := 0; anchor < len(m.Steps); anchor += max(1, len(m.Steps)/anchors) {
+		best = max(best, chain(m.Steps, reads, head, anchor))
 	}
 	return best
 }
 
+// A read is the beginning of a unit's use.
+type read struct {
+	transfer Nanoseconds // without latency
+	unit     int
+	once     bool // the unit is used once in a lap
+}
+
 // firstReads lists for every step the units whose uses begin there.
-func firstReads(m Manifest) [][]int {
-	reads := make([][]int, len(m.Steps))
+func firstReads(m Manifest, link Link) [][]read {
+	reads := make([][]read, len(m.Steps))
 	for i, u := range m.Units {
 		for _, use := range u.Uses {
-			reads[use.First] = append(reads[use.First], i)
+			reads[use.First] = append(reads[use.First], read{bareTransfer(link, u.Bytes), i, len(u.Uses) == 1})
 		}
 	}
 	return reads
 }
 
-func chain(m Manifest, link Link, budget Bytes, reads [][]int, anchor int) Nanoseconds {
-	seen := make([]bool, len(m.Units))
-	head := bareTransfer(link, budget) + 1
+// chain is the bound from one anchor. head is the time that as many bytes take as may be there at the start.
+func chain(steps []Step, reads [][]read, head Nanoseconds, anchor int) Nanoseconds {
+	var seen map[int]bool // of units that are used more than once
 	var c Nanoseconds
 	x := -Nanoseconds(largest)
-	for i := range m.Steps {
-		s := (anchor + i) % len(m.Steps)
-		for _, u := range reads[s] {
-			if !seen[u] && link.Rate > 0 {
-				seen[u] = true
-				x = max(x, c-head) + bareTransfer(link, m.Units[u].Bytes)
-				c = max(c, x)
+	for i := range steps {
+		s := (anchor + i) % len(steps)
+		for _, r := range reads[s] {
+			if !r.once {
+				if seen[r.unit] {
+					continue
+				}
+				if seen == nil {
+					seen = map[int]bool{}
+				}
+				seen[r.unit] = true
 			}
+			x = max(x, c-head) + r.transfer
+			c = max(c, x)
 		}
-		c += m.Steps[s].Compute
+		c += steps[s].Compute
 	}
 	return c
 }
 
 // bareTransfer is the time of size bytes on the link without latency, rounded down.
 func bareTransfer(link Link, size Bytes) Nanoseconds {
-	if link.Rate <= 0 {
-		return 0
-	}
-	return max(0, Link{0, link.Rate}.Transfer(size)-1)
+	return max(0, Link{0, link.orUsual().Rate}.Transfer(size)-1)
 }

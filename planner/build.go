@@ -6,17 +6,12 @@ import (
 	"slices"
 )
 
-// arenaFactors are the arenas that Build tries, in halves of the largest streamed page.
-var arenaFactors = []Bytes{2, 3, 4, 5, 6, 8}
-
-// A plan this much slower than the best one is as good where it takes less memory: 1/500.
-const tie = 500
-
 // Build makes the plan for a manifest within what the machine has and the user wishes.
 //
-// It is always the best, under Evaluate, of an even spread of residents over the model and of the simple rules (the first
-// pages, the last pages), each with several arenas. A *TooSmallError says that the budget cannot hold what must be on the
-// device at once.
+// It is the best, under Evaluate, of what a search finds: it begins with simple rules (the first pages, the last, an even
+// spread, the largest, the smallest) and with credit passes, and makes the best of them better by single moves. Among equal
+// periods it takes the least device memory. A *TooSmallError says that the budget cannot hold what must be on the device at
+// once.
 func Build(m Manifest, machine Machine, o Options) (Plan, error) {
 	if err := m.Check(); err != nil {
 		return Plan{}, err
@@ -24,7 +19,10 @@ func Build(m Manifest, machine Machine, o Options) (Plan, error) {
 	if err := machine.check(); err != nil {
 		return Plan{}, err
 	}
-	if machine.Free == 0 && o.VRAM == (Share{}) && o.Budget == 0 && (o.Mode == ModePage || m.Recorded) {
+	if err := machine.checkTraffic(m); err != nil {
+		return Plan{}, err
+	}
+	if machine.Free == 0 && o.VRAM == (Share{}) && o.Budget == 0 && (o.Mode != ModeChunk || m.Recorded) {
 		return Plan{}, fmt.Errorf("plan %s: the device does not tell how much memory it has: say how much to use, such as vram 6GiB or 25%%", m.Model)
 	}
 	forWeights, reserved := budget(m, machine, o)
@@ -32,10 +30,12 @@ func Build(m Manifest, machine Machine, o Options) (Plan, error) {
 	switch {
 	case o.Mode == ModeChunk:
 		return b.checked(b.chunk(), nil)
-	case o.Mode != ModePage:
-		return Plan{}, fmt.Errorf("plan %s: there is no mode %q: give page or chunk", m.Model, o.Mode)
+	case o.Mode != ModePage && o.Mode != ModeAuto:
+		return Plan{}, fmt.Errorf("plan %s: there is no mode %q: give page, chunk or auto", m.Model, o.Mode)
 	case !m.Recorded:
 		return b.checked(b.onTouch())
+	case o.Mode == ModeAuto:
+		return b.checked(b.auto())
 	}
 	return b.checked(b.page())
 }
@@ -82,21 +82,87 @@ func (b builder) tooSmall(need Bytes, what string) error {
 
 // page plans the mode page from a recording.
 func (b builder) page() (Plan, error) {
-	drafts, total := b.group()
-	if total <= b.budget {
-		p, err := b.finish(b.assemble(drafts, all(len(drafts)), 0))
-		p.Bound = Bound(b.m, b.machine, b.budget)
-		return p, err
+	best, err := b.best(func(l *lap) *search { return newSearch(l, b.budget) })
+	if err == nil {
+		best.Bound = Bound(b.m, b.machine, b.budget)
 	}
-	must, together, err := b.least(drafts)
-	if err != nil {
-		return Plan{}, err
-	}
+	return best, err
+}
+
+// best searches every grouping and returns the best plan, or why the first one has none.
+func (b builder) best(search func(l *lap) *search) (Plan, error) {
 	var best Plan
-	for _, factor := range arenaFactors {
-		arena := min(together*factor/2, b.budget-must)
-		for _, pick := range []rule{even, front, back} {
-			candidate, err := b.finish(b.assemble(drafts, pick(drafts, b.budget-must-arena), arena))
+	var failed error
+	for _, drafts := range b.groupings() {
+		candidate, err := b.pageOf(search(newLap(b.m, b.machine, drafts)))
+		switch {
+		case err != nil:
+			failed = cmp.Or(failed, err)
+		case best.Pages == nil || better(candidate, best):
+			best = candidate
+		}
+	}
+	if best.Pages == nil {
+		return Plan{}, failed
+	}
+	best.Fill, best.First = fill(b.m, best, b.machine)
+	return best, nil
+}
+
+// groupings are the ways to make pages that are worth a search: of the size that is best by formula, of half and of twice
+// that.
+func (b builder) groupings() [][]draft {
+	best := pageSize(b.m.Weights()-b.budget, b.budget, b.machine.Link)
+	if b.o.PagesAsGiven || b.o.MaxLayerSize > 0 {
+		return [][]draft{newGrouping(b.m, b.o, best).drafts()}
+	}
+	var out [][]draft
+	for _, target := range []Bytes{best, best / 2, 2 * best} {
+		drafts := newGrouping(b.m, b.o, target).drafts()
+		if !slices.ContainsFunc(out, func(other []draft) bool { return len(other) == len(drafts) }) {
+			out = append(out, drafts)
+		}
+	}
+	return out
+}
+
+// pageOf plans for the pages of a search.
+func (b builder) pageOf(s *search) (Plan, error) {
+	places := make([]place, len(s.lap.pages))
+	for i := range places {
+		places[i] = stay
+	}
+	if s.lap.weight(places, stay) <= b.budget {
+		return b.finish(b.assemble(s.lap, places))
+	}
+	s.run()
+	if len(s.best) == 0 {
+		return Plan{}, b.least(s)
+	}
+	return b.lay(s)
+}
+
+// layouts are the efforts that go into laying out one choice, in neighbours looked at, some 2 ns each: little for every
+// choice, then more for the best ones.
+var layouts = []struct{ choices, effort int }{{1 << 20, 100_000}, {3, 1_000_000}}
+
+// lay gives the best choices of a search offsets until the next one cannot be better any more, and takes the best plan.
+func (b builder) lay(s *search) (Plan, error) {
+	var best Plan
+	s.lighten()
+	for _, pass := range layouts {
+		for i, c := range s.inTurn() {
+			if i == pass.choices || best.Pages != nil && best.Period <= s.best[0].period {
+				break
+			}
+			if best.Pages != nil && best.Period <= c.period {
+				continue
+			}
+			p := b.assemble(s.lap, c.places)
+			if !s.arrange(&p, c, b.budget-c.resident, pass.effort) {
+				continue
+			}
+			candidate, err := b.finish(p)
 			if err != nil {
 				return Plan{}, err
 			}
@@ -105,58 +171,33 @@ func (b builder) page() (Plan, error) {
 			}
 		}
 	}
-	best.Bound = Bound(b.m, b.machine, b.budget)
+	if best.Pages == nil {
+		return Plan{}, b.least(s)
+	}
 	return best, nil
 }
 
-// group makes the pages of a recording and sums them up.
-func (b builder) group() ([]draft, Bytes) {
-	target := pageSize(b.m.Weights()-b.budget, b.budget, b.machine.Link)
-	drafts := newGrouping(b.m, target, b.o.MaxLayerSize).drafts()
-	var total Bytes
-	for _, d := range drafts {
-		total += d.bytes
-	}
-	return drafts, total
-}
-
-// least returns the bytes of what must be resident and of the most that the others need at the same time, which are on the
-// device at once in any plan.
-func (b builder) least(drafts []draft) (must, together Bytes, err error) {
-	var stay []string
-	for _, d := range drafts {
-		if d.stays {
-			must += d.bytes
-			stay = append(stay, b.m.Units[d.units[0]].Path)
+// least says how many bytes are missing for the way to place pages that needs the least.
+func (b builder) least(s *search) error {
+	places := s.smallest()
+	together, page := s.lap.together(places)
+	var names []string
+	for i, p := range places {
+		if p == stay {
+			names = append(names, b.m.Units[s.lap.pages[i].units[0]].Path)
 		}
 	}
-	together, who := b.together(drafts)
-	if must+together <= b.budget {
-		return must, together, nil
-	}
-	what := "what must stay resident because it is read over many steps, " + few(stay)
+	what := "what must stay resident because it is read over many steps, " + few(names)
 	if together > 0 {
-		what = "the largest page, " + who
-		if must > 0 {
-			what += ", with what must stay resident because it is read over many steps, " + few(stay) + ","
+		what = "the largest page, " + b.m.Units[s.lap.pages[page].units[0]].Path
+		if together > s.lap.pages[page].bytes {
+			what = "what is used at the same time as " + b.m.Units[s.lap.pages[page].units[0]].Path
+		}
+		if len(names) > 0 {
+			what += ", with what must stay resident because it is read over many steps, " + few(names) + ","
 		}
 	}
-	return 0, 0, b.tooSmall(must+together, what)
-}
-
-// together is the most bytes that pages which may stream need at the same time, and the first unit among them.
-func (b builder) together(drafts []draft) (most Bytes, who string) {
-	p := b.assemble(drafts, make([]bool, len(drafts)), 0)
-	streamed := make([]visit, len(p.Copies))
-	for i, c := range p.Copies {
-		streamed[i] = visit{Use{c.First, c.Last}, c.Page}
-	}
-	for _, c := range clusters(p.Pages, streamed) {
-		if c.bytes > most {
-			most, who = c.bytes, b.m.Units[p.Pages[streamed[c.from].of].Units[0]].Path
-		}
-	}
-	return most, who
+	return b.tooSmall(max(s.need(places), b.budget+1), what)
 }
 
 // few names the first of some paths.
@@ -167,24 +208,15 @@ func few(paths []string) string {
 	return fmt.Sprint(paths)
 }
 
-// assemble makes a plan of pages, residents and an arena.
-func (b builder) assemble(drafts []draft, resident []bool, arena Bytes) Plan {
-	p := Plan{Mode: ModePage}
-	var streamed []visit
-	for i, d := range drafts {
-		page := Page{Units: d.units, Bytes: d.bytes, Placement: Streamed}
-		if resident[i] || d.stays {
-			page.Placement = Resident
-			p.Resident += d.bytes
-		} else {
-			for _, use := range d.uses {
-				streamed = append(streamed, visit{use, i})
-			}
-		}
-		p.Pages = append(p.Pages, page)
+// assemble makes a plan of placed pages. Its copies have no offsets yet.
+func (b builder) assemble(l *lap, places []place) Plan {
+	p := Plan{Mode: b.o.Mode, Laps: 1}
+	names := map[place]Placement{away: Streamed, stay: Resident, left: OnCPU}
+	for i, d := range l.pages {
+		p.Pages = append(p.Pages, Page{Units: d.units, Bytes: d.bytes, Placement: names[places[i]]})
 	}
-	sortVisits(streamed)
-	p.Copies, p.Arena = layRing(p.Pages, streamed, arena)
+	p.Resident = l.weight(places, stay)
+	p.Copies = l.copiesOf(places)
 	p.Eviction = evictionOrder(p.Pages)
 	p.Pages = append(p.Pages, unread(b.m)...)
 	return p
@@ -206,16 +238,22 @@ func (b builder) finish(p Plan) (Plan, error) {
 
 // bottleneck names the engine that sets the period, within a twentieth.
 func (b builder) bottleneck(p Plan) Bottleneck {
-	var compute, link Nanoseconds
-	for _, s := range b.m.Steps {
-		compute += s.Compute
+	var compute, link, onCPU Nanoseconds
+	side := sideOf(b.m, p, b.machine)
+	for i, s := range b.m.Steps {
+		compute += side.time(i, s)
+		if side.onCPU != nil && side.onCPU[i] {
+			onCPU += s.CPU
+		}
 	}
 	for _, c := range p.Copies {
-		link += b.machine.Link.Transfer(p.Pages[c.Page].Bytes)
+		link += b.machine.Link.Transfer(p.Pages[c.Page].Bytes) / Nanoseconds(p.turn())
 	}
 	switch slack := p.Period / 20; {
 	case compute == 0 && link == 0:
 		return BoundUnknown
+	case compute >= p.Period-slack && onCPU > compute/2:
+		return BoundByCPU
 	case compute >= p.Period-slack:
 		return BoundByCompute
 	case link >= p.Period-slack:
@@ -226,11 +264,9 @@ func (b builder) bottleneck(p Plan) Bottleneck {
 
 // better compares two plans: by period, and among equals by memory and then by traffic.
 func better(a, b Plan) bool {
-	if slower := max(a.Period, b.Period) - min(a.Period, b.Period); slower > min(a.Period, b.Period)/tie {
-		return a.Period < b.Period
-	}
-	if memory := (a.Resident + a.Arena) - (b.Resident + b.Arena); memory != 0 {
-		return memory < 0
-	}
-	return len(a.Copies) < len(b.Copies)
+	return cmp.Or(
+		cmp.Compare(a.Period, b.Period),
+		cmp.Compare(a.Resident+a.Arena, b.Resident+b.Arena),
+		cmp.Compare(len(a.Copies)*b.turn(), len(b.Copies)*a.turn()),
+	) < 0
 }

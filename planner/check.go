@@ -69,16 +69,37 @@ func (s *total) add(n int64) bool {
 }
 
 func (machine Machine) check() error {
-	if machine.Free < 0 || machine.Free > largest || machine.Link.Latency < 0 || machine.Link.Latency > largest || machine.Link.Rate < 0 {
-		return invalid("machine: %d free bytes, a latency of %d ns or a rate of %d bytes/s is out of range",
-			int64(machine.Free), int64(machine.Link.Latency), int64(machine.Link.Rate))
+	if machine.Free < 0 || machine.Free > largest || machine.Link.Latency < 0 || machine.Link.Latency > largest || machine.Link.Rate < 0 ||
+		machine.Host.Rate < 0 || machine.Host.CrossRate < 0 {
+		return invalid("machine: %d free bytes, a latency of %d ns, a rate of %d bytes/s, or a host of %d and %d bytes/s is out of range",
+			int64(machine.Free), int64(machine.Link.Latency), int64(machine.Link.Rate), int64(machine.Host.Rate), int64(machine.Host.CrossRate))
+	}
+	return nil
+}
+
+// checkTraffic wants sums of times over many laps to stay far from overflow.
+func (machine Machine) checkTraffic(m Manifest) error {
+	var time, size total
+	for i, u := range m.Units {
+		transfer := machine.Link.Transfer(u.Bytes)
+		for range u.Uses {
+			if !time.add(int64(transfer)) || !size.add(int64(u.Bytes)) {
+				return invalid("units[%d] (%s): %v in each of %d uses at %d bytes/s take longer than 13 days: is the rate in bytes per second?",
+					i, u.Path, u.Bytes, len(u.Uses), int64(machine.Link.orUsual().Rate))
+			}
+		}
+	}
+	for i, step := range m.Steps {
+		if !time.add(int64(machine.crossing(step.Crossing))) {
+			return invalid("steps[%d]: %v of activations take longer than 13 days to cross", i, step.Crossing)
+		}
 	}
 	return nil
 }
 
 // Check tells which of its promises a plan breaks for a manifest.
 func (p Plan) Check(m Manifest) error {
-	for _, check := range []func(Manifest) error{p.checkPages, p.checkBudget, p.checkCopies, p.checkRing, p.checkEviction} {
+	for _, check := range []func(Manifest) error{p.checkPages, p.checkBudget, p.checkCopies, p.checkRing, p.checkEviction, p.checkFill} {
 		if err := check(m); err != nil {
 			return err
 		}
@@ -129,27 +150,36 @@ func (p Plan) checkBudget(Manifest) error {
 	return nil
 }
 
-// checkCopies wants copies in order, inside the arena, of streamed pages, and one for every use of such a page.
+// checkCopies wants copies in order, inside the arena, of streamed pages, the same in every lap of the ring, and one for
+// every use of such a page.
 func (p Plan) checkCopies(m Manifest) error {
-	before := Copy{First: -1, Last: -1}
+	if p.Laps < 0 || len(p.Copies)%p.turn() != 0 {
+		return invalid("laps: %d copies are not those of %d laps", len(p.Copies), p.Laps)
+	}
+	perLap := len(p.Copies) / p.turn()
 	for k, c := range p.Copies {
 		switch {
 		case c.Page < 0 || c.Page >= len(p.Pages) || p.Pages[c.Page].Placement != Streamed:
 			return invalid("copies[%d]: page %d is not streamed", k, c.Page)
 		case c.Offset < 0 || c.Offset+p.Pages[c.Page].Bytes > p.Arena:
 			return invalid("copies[%d]: %v at %d do not lie in the arena of %v", k, p.Pages[c.Page].Bytes, int64(c.Offset), p.Arena)
-		case c.First < before.First || c.Last < before.Last || c.Last < c.First || c.Last >= len(m.Steps):
-			return invalid("copies[%d]: steps %d to %d do not follow %d to %d", k, c.First, c.Last, before.First, before.Last)
-		case c.After < 1 || c.After > len(p.Copies):
-			return invalid("copies[%d]: it waits for the copy %d places earlier in a ring of %d", k, c.After, len(p.Copies))
+		case c.First < 0 || c.Last < c.First || c.Last >= len(m.Steps):
+			return invalid("copies[%d]: steps %d to %d are not among the %d there are", k, c.First, c.Last, len(m.Steps))
+		case k%perLap > 0 && c.First < p.Copies[k-1].First:
+			return invalid("copies[%d]: step %d does not follow step %d", k, c.First, p.Copies[k-1].First)
+		case c.After < 1 || c.After > perLap:
+			return invalid("copies[%d]: it waits for the copy %d places earlier in a lap of %d", k, c.After, perLap)
+		case k >= perLap && !alike(c, p.Copies[k-perLap]):
+			return invalid("copies[%d]: it brings another page or for other steps than copy %d, a lap before", k, k-perLap)
 		}
-		before = c
 	}
 	if m.Recorded {
 		return p.checkUses(m)
 	}
 	return nil
 }
+
+func alike(a, b Copy) bool { return a.Page == b.Page && a.First == b.First && a.Last == b.Last }
 
 func (p Plan) checkUses(m Manifest) error {
 	copies := make([][]Use, len(p.Pages))
@@ -169,23 +199,37 @@ func (p Plan) checkUses(m Manifest) error {
 	return nil
 }
 
-// checkRing wants every copy to wait for the latest one before it whose bytes it takes, and that one to be over by then.
+// checkRing wants every copy to wait for the latest one before it whose bytes it takes, and that one, with all before it, to
+// be over by then.
 func (p Plan) checkRing(Manifest) error {
-	count := len(p.Copies)
-	if !wraps(p.Copies) {
-		return nil // every copy has bytes of its own
-	}
+	sizes, offsets := make([]Bytes, len(p.Copies)), make([]Bytes, len(p.Copies))
 	for k, c := range p.Copies {
-		for distance := 1; distance < c.After; distance++ {
-			if other := p.Copies[(k-distance+count)%count]; overlap(p.Pages, c, other) {
-				return invalid("copies[%d]: it takes bytes of the copy %d places earlier and does not wait for it", k, distance)
-			}
+		sizes[k], offsets[k] = p.Pages[c.Page].Bytes, c.Offset
+	}
+	perLap, until := len(p.Copies)/p.turn(), p.heldUntil()
+	latest := waits(sizes, offsets, perLap)
+	for k, c := range p.Copies {
+		if latest[k] < c.After {
+			return invalid("copies[%d]: it takes bytes of the copy %d places earlier and does not wait for it", k, latest[k])
 		}
-		if blocker := k - c.After; blocker >= 0 && p.Copies[blocker].Last >= c.First {
-			return invalid("copies[%d]: it is needed at step %d and waits for copy %d, held through step %d", k, c.First, blocker, p.Copies[blocker].Last)
+		if blocker := k - c.After; blocker >= k/perLap*perLap && until[blocker] >= c.First {
+			return invalid("copies[%d]: it is needed at step %d and waits for copy %d, which with those before it is held through step %d",
+				k, c.First, blocker, until[blocker])
 		}
 	}
 	return nil
+}
+
+// heldUntil is for every copy the last step through which it, or one before it in its lap, is held.
+func (p Plan) heldUntil() []int {
+	until := make([]int, len(p.Copies))
+	for k, c := range p.Copies {
+		until[k] = c.Last
+		if k%(len(p.Copies)/p.turn()) > 0 {
+			until[k] = max(until[k], until[k-1])
+		}
+	}
+	return until
 }
 
 func (p Plan) checkEviction(Manifest) error {
@@ -199,6 +243,20 @@ func (p Plan) checkEviction(Manifest) error {
 	for i, page := range p.Pages {
 		if page.Placement == Resident && !seen[i] {
 			return invalid("eviction: resident page %d is missing", i)
+		}
+	}
+	return nil
+}
+
+// checkFill wants no page filled twice or without being resident.
+func (p Plan) checkFill(Manifest) error {
+	seen := make([]bool, len(p.Pages))
+	for i, group := range p.Fill {
+		for _, page := range group {
+			if page < 0 || page >= len(p.Pages) || seen[page] || p.Pages[page].Placement != Resident {
+				return invalid("fill[%d]: page %d is not resident or named twice", i, page)
+			}
+			seen[page] = true
 		}
 	}
 	return nil

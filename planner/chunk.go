@@ -24,7 +24,7 @@ func (b builder) chunk() Plan {
 	p.Eviction = evictionOrder(p.Pages)
 	p.Pages = append(p.Pages, unreadOnCPU(b.m)...)
 	if b.m.Recorded {
-		p.Period, p.Bound = chunkPeriod(b.m, p, b.machine), b.chunkBound(capacity)
+		p.Period, p.Bound = chunkPeriod(b.m, p, b.machine), LPBound(b.m, b.machine, capacity, false)
 		p.Bottleneck = BoundByCPU
 		if to-from == len(pages) {
 			p.Bottleneck = BoundByCompute
@@ -126,6 +126,10 @@ func (b builder) bytesOf(n int64) Bytes {
 func (b builder) bestRun(pages []wholeModule, capacity Bytes) (from, to int) {
 	var best Nanoseconds
 	var bestBytes Bytes
+	saves := make([]Nanoseconds, len(pages))
+	for i, page := range pages {
+		saves[i] = saving(b.m, b.machine, page.uses)
+	}
 	for start := range pages {
 		var size Bytes
 		var saved Nanoseconds
@@ -133,7 +137,7 @@ func (b builder) bestRun(pages []wholeModule, capacity Bytes) (from, to int) {
 			if size += pages[end].bytes; size > capacity {
 				break
 			}
-			saved += saving(b.m, b.machine.Link, pages[end].uses)
+			saved += saves[end]
 			if saved > best || (saved == best && saved > 0 && size < bestBytes) {
 				best, bestBytes, from, to = saved, size, start, end+1
 			}
@@ -144,21 +148,21 @@ func (b builder) bestRun(pages []wholeModule, capacity Bytes) (from, to int) {
 
 // saving is what moving a module to the device saves in one forward: its time on the CPU less that on the device (0 where
 // not known), less one crossing into every call and one out of it.
-func saving(m Manifest, link Link, uses []Use) Nanoseconds {
+func saving(m Manifest, machine Machine, uses []Use) Nanoseconds {
 	var sum Nanoseconds
 	for _, call := range calls(uses) {
 		for s := call.First; s <= call.Last; s++ {
 			sum += m.Steps[s].CPU - m.Steps[s].Compute
 		}
-		sum -= crossings(m, link, call)
+		sum -= crossings(m, machine, call)
 	}
 	return sum
 }
 
-func crossings(m Manifest, link Link, call Use) Nanoseconds {
-	sum := link.Transfer(m.Steps[call.First].Crossing)
+func crossings(m Manifest, machine Machine, call Use) Nanoseconds {
+	sum := machine.crossing(m.Steps[call.First].Crossing)
 	if call.Last+1 < len(m.Steps) {
-		sum += link.Transfer(m.Steps[call.Last+1].Crossing)
+		sum += machine.crossing(m.Steps[call.Last+1].Crossing)
 	}
 	return sum
 }
@@ -182,15 +186,26 @@ const gapWithin = 2
 // chunkPeriod adds up the steps, each where it runs, and the crossings.
 func chunkPeriod(m Manifest, p Plan, machine Machine) Nanoseconds {
 	var sum Nanoseconds
-	for _, s := range m.Steps {
-		sum += s.CPU
-	}
+	onDevice := make([]bool, len(m.Steps))
 	for _, page := range p.Pages {
-		if page.Placement == Resident {
-			sum -= saving(m, machine.Link, usesOf(m, page.Units))
+		if page.Placement != Resident {
+			continue
+		}
+		for _, call := range calls(usesOf(m, page.Units)) {
+			sum += crossings(m, machine, call)
+			for s := call.First; s <= call.Last; s++ {
+				onDevice[s] = true
+			}
 		}
 	}
-	return max(0, sum)
+	for s, step := range m.Steps {
+		if onDevice[s] {
+			sum += step.Compute
+		} else {
+			sum += step.CPU
+		}
+	}
+	return sum
 }
 
 func usesOf(m Manifest, units []int) []Use {

@@ -8,15 +8,16 @@ import (
 // mostLaps bounds how long Evaluate waits for the period to repeat.
 const mostLaps = 64
 
-// A Timeline is what a plan's engines do, lap after lap. All times are from the start of the first lap.
+// A Timeline is what a plan's engines do, lap after lap. All times are from the start of the first lap. Its lists cover the
+// last turn of the ring that was run, which is as many laps as the plan says: step s of its lap i is entry i*steps + s.
 type Timeline struct {
-	Period    Nanoseconds // between the ends of two laps, back to back
-	First     Nanoseconds // end of the first lap, which starts with an empty arena
+	Period    Nanoseconds // between the ends of two laps, back to back; the mean over a turn of the ring, rounded up
+	First     Nanoseconds // end of the first lap, which starts with an empty arena and residents in place
 	StepStart []Nanoseconds
-	StepEnd   []Nanoseconds // of the last lap that was run
+	StepEnd   []Nanoseconds
 	CopyStart []Nanoseconds
 	CopyEnd   []Nanoseconds
-	Stall     []Nanoseconds // per copy, how long compute waited for it in that lap
+	Stall     []Nanoseconds // per copy, how long compute waited for it
 	OnCPU     []bool        // per step, whether the CPU computes it; nil where the device computes all
 	Crossing  []Nanoseconds // per step, how long activations take to change sides before it; nil where none do
 }
@@ -26,29 +27,33 @@ var ErrDeadlock = errors.New("the ring deadlocks")
 
 // Evaluate runs a plan on two engines, one for copies and one for computation, each in order:
 //
-//	copy end(k) = max(copy end(k-1), release(k - after(k))) + latency + bytes/rate     rounded up to ns
-//	step end(s) = max(step end(s-1), copy end of every k with first(k) = s) + compute(s)
+//	copy end(k) = max(copy end(k-1), release of k - after(k) and of all before it) + latency + bytes/rate
+//	step end(s) = max(step end(s-1) + crossing(s), copy end of every k with first(k) = s) + compute(s)
 //	release(k)  = step end(last(k))
 //
-// Residents are there from the start. In chunk mode there is one engine, and Evaluate adds up.
+// Times of copies are rounded up to ns. Residents are there from the start. Steps that read a page of the CPU, and those
+// behind them that read nothing, take their time on the CPU, and activations cross where the side changes. In chunk mode
+// nothing is copied ahead, and Evaluate adds up.
 func Evaluate(m Manifest, p Plan, machine Machine) (Timeline, error) {
 	if p.Mode == ModeChunk {
 		period := chunkPeriod(m, p, machine)
 		return Timeline{Period: period, First: period}, nil
 	}
 	r := newRun(m, p, machine)
-	var ends []Nanoseconds
-	for len(ends) < mostLaps {
-		if err := r.lap(); err != nil {
-			return Timeline{}, err
-		}
-		ends = append(ends, r.now)
-		if steady(ends) {
-			break
+	ends := make([]Nanoseconds, 0, mostLaps)
+	for len(ends) < mostLaps && repeats(ends, p.turn()) == 0 {
+		for range p.turn() {
+			if err := r.lap(); err != nil {
+				return Timeline{}, err
+			}
+			ends = append(ends, r.now)
 		}
 	}
 	return r.timeline(ends), nil
 }
+
+// turn is how many laps one turn of the ring takes.
+func (p Plan) turn() int { return max(1, p.Laps) }
 
 // steady tells whether the last three laps took the same time.
 func steady(ends []Nanoseconds) bool {
@@ -56,93 +61,133 @@ func steady(ends []Nanoseconds) bool {
 	return n >= 4 && ends[n-1]-ends[n-2] == ends[n-2]-ends[n-3] && ends[n-2]-ends[n-3] == ends[n-3]-ends[n-4]
 }
 
+// repeats is the number of laps, a multiple of turn, after which their times have repeated twice, or 0.
+func repeats(ends []Nanoseconds, turn int) int {
+	for cycle := turn; 3*cycle < len(ends) && cycle <= 4*turn; cycle += turn {
+		i := len(ends) - 1
+		for i >= len(ends)-2*cycle && ends[i]-ends[i-1] == ends[i-cycle]-ends[i-cycle-1] {
+			i--
+		}
+		if i < len(ends)-2*cycle {
+			return cycle
+		}
+	}
+	return 0
+}
+
 // A run is the state of both engines.
 type run struct {
-	steps     []Step
-	copies    []Copy
-	transfer  []Nanoseconds // per copy
-	now       Nanoseconds   // end of the step before
-	copied    Nanoseconds   // end of the copy before
-	laps      int
-	stepStart []Nanoseconds
-	stepEnd   [2][]Nanoseconds // of this lap and the one before
-	copyStart []Nanoseconds
-	copyEnd   []Nanoseconds
-	stall     []Nanoseconds
+	steps    []Step
+	copies   []Copy
+	turn     int
+	side     side
+	transfer []Nanoseconds // per copy
+	lapsDone int
+	now      Nanoseconds   // end of the step before
+	copied   Nanoseconds   // end of the copy before
+	issued   int           // copies so far
+	released int           // copies whose bytes were taken so far
+	free     Nanoseconds   // when they came free
+	dram     Nanoseconds   // that RAM needs for one lap
+	out      Timeline      // of this turn
+	before   []Nanoseconds // ends of the steps of the lap before
+	fills    []filling     // copies of residents that are still to come, in order
+}
+
+// A filling is a copy of residents for their first use, at a step.
+type filling struct {
+	step     int
+	transfer Nanoseconds
 }
 
 func newRun(m Manifest, p Plan, machine Machine) *run {
-	r := &run{
-		steps: m.Steps, copies: p.Copies, transfer: make([]Nanoseconds, len(p.Copies)),
-		stepStart: make([]Nanoseconds, len(m.Steps)),
-		copyStart: make([]Nanoseconds, len(p.Copies)), copyEnd: make([]Nanoseconds, len(p.Copies)),
-		stall: make([]Nanoseconds, len(p.Copies)),
-	}
-	for i := range r.stepEnd {
-		r.stepEnd[i] = make([]Nanoseconds, len(m.Steps))
-	}
+	r := &run{steps: m.Steps, copies: p.Copies, turn: p.turn(), side: sideOf(m, p, machine), transfer: make([]Nanoseconds, len(p.Copies))}
 	for k, c := range p.Copies {
 		r.transfer[k] = machine.Link.Transfer(p.Pages[c.Page].Bytes)
 	}
+	r.dram = hostTime(m, p, machine)
+	copies, steps := len(p.Copies), r.turn*len(m.Steps)
+	r.out = Timeline{
+		StepStart: make([]Nanoseconds, steps), StepEnd: make([]Nanoseconds, steps),
+		CopyStart: make([]Nanoseconds, copies), CopyEnd: make([]Nanoseconds, copies), Stall: make([]Nanoseconds, copies),
+	}
+	r.before = make([]Nanoseconds, len(m.Steps))
 	return r
 }
 
 // lap runs one forward.
 func (r *run) lap() error {
-	this, k := r.stepEnd[r.laps%2], 0
+	n := len(r.steps)
+	base := r.lapsDone % r.turn * n
+	copy(r.before, r.out.StepEnd[(base+(r.turn-1)*n)%max(1, r.turn*n):])
+	perLap := len(r.copies) / r.turn
+	end := (r.lapsDone + 1) * perLap
 	for s, step := range r.steps {
-		for k < len(r.copies) && r.copies[k].First == s {
-			if err := r.bring(k, s); err != nil {
+		r.now += r.side.cross(s)
+		for len(r.fills) > 0 && r.fills[0].step == s {
+			r.copied += r.fills[0].transfer
+			r.now = max(r.now, r.copied)
+			r.fills = r.fills[1:]
+		}
+		for r.issued < end && r.copies[r.issued%len(r.copies)].First == s {
+			if err := r.bring(s, perLap); err != nil {
 				return err
 			}
-			r.stall[k] = max(0, r.copyEnd[k]-r.now)
-			r.now = max(r.now, r.copyEnd[k])
-			k++
 		}
-		r.stepStart[s] = r.now
-		r.now += step.Compute
-		this[s] = r.now
+		r.out.StepStart[base+s] = r.now
+		r.now += r.side.time(s, step)
+		r.out.StepEnd[base+s] = r.now
 	}
-	r.laps++
+	r.now += r.side.back
+	r.lapsDone++
 	return nil
 }
 
-// bring runs copy k, which step s needs.
-func (r *run) bring(k, s int) error {
-	free, err := r.released(k, s)
-	if err != nil {
-		return err
+// bring runs the next copy, which step s needs.
+func (r *run) bring(s, perLap int) error {
+	k := r.issued % len(r.copies)
+	for blocker := r.issued - r.copies[k].After; r.released <= blocker; r.released++ {
+		if err := r.release(s, perLap); err != nil {
+			return err
+		}
 	}
-	r.copyStart[k] = max(r.copied, free)
-	r.copied = r.copyStart[k] + r.transfer[k]
-	r.copyEnd[k] = r.copied
+	r.out.CopyStart[k] = max(r.copied, r.free)
+	r.copied = r.out.CopyStart[k] + r.transfer[k]
+	r.out.CopyEnd[k] = r.copied
+	r.out.Stall[k] = max(0, r.copied-r.now)
+	r.now = max(r.now, r.copied)
+	r.issued++
 	return nil
 }
 
-// released is when the bytes of copy k come free.
-func (r *run) released(k, s int) (Nanoseconds, error) {
-	blocker := k - r.copies[k].After
-	if blocker >= 0 {
-		if last := r.copies[blocker].Last; last >= s {
-			return 0, fmt.Errorf("%w: copy %d for step %d needs bytes that copy %d holds through step %d", ErrDeadlock, k, s, blocker, last)
-		}
-		return r.stepEnd[r.laps%2][r.copies[blocker].Last], nil
+// release takes the bytes of the oldest copy that still has its own.
+func (r *run) release(s, perLap int) error {
+	last := r.copies[r.released%len(r.copies)].Last
+	if r.released/perLap < r.lapsDone {
+		r.free = max(r.free, r.before[last])
+		return nil
 	}
-	if r.laps == 0 {
-		return 0, nil
+	if last >= s {
+		return fmt.Errorf("%w: copy %d for step %d needs bytes that copy %d holds through step %d",
+			ErrDeadlock, r.issued%len(r.copies), s, r.released%len(r.copies), last)
 	}
-	return r.stepEnd[(r.laps+1)%2][r.copies[blocker+len(r.copies)].Last], nil
+	r.free = max(r.free, r.out.StepEnd[r.lapsDone%r.turn*len(r.steps)+last])
+	return nil
 }
 
-// timeline sums up: the period is the last lap's where it repeats, else the mean over the later half.
+// timeline sums up.
 func (r *run) timeline(ends []Nanoseconds) Timeline {
-	half, last := len(ends)/2, len(ends)-1
-	period := ends[last] - ends[last-1]
-	if !steady(ends) {
-		period = (ends[last] - ends[half]) / Nanoseconds(last-half)
+	last := len(ends) - 1
+	laps := repeats(ends, r.turn)
+	if laps == 0 {
+		laps = max(1, len(ends)/2/r.turn) * r.turn
 	}
-	return Timeline{
-		Period: period, First: ends[0], StepStart: r.stepStart, StepEnd: r.stepEnd[(r.laps+1)%2],
-		CopyStart: r.copyStart, CopyEnd: r.copyEnd, Stall: r.stall,
+	start := Nanoseconds(0)
+	if laps <= last {
+		start = ends[last-laps]
 	}
+	period := (ends[last] - start + Nanoseconds(laps) - 1) / Nanoseconds(laps)
+	r.out.Period, r.out.First = max(period, r.dram), ends[0]
+	r.out.OnCPU, r.out.Crossing = r.side.onCPU, r.side.crossing
+	return r.out
 }

@@ -18,3 +18,12 @@ type Link struct {
 	Latency Nanoseconds
 	Rate    Bytes // bytes per second; 0 where not known
 }
+
+// crossing is the time that size bytes of activations take from one side to the other.
+func (machine Machine) crossing(size Bytes) Nanoseconds {
+	link := machine.Link.orUsual()
+	if machine.Host.CrossRate > 0 {
+		link.Rate = machine.Host.CrossRate
+	}
+	return link.Transfer(size)
+}

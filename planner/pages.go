@@ -21,9 +21,7 @@ const (
 // pageSize is the size that costs least over a forward: streaming X bytes in pages of s with K on their way takes
 // X L / s for latencies and K s / B to fill and drain, which is least at s = sqrt(X L B / K).
 func pageSize(streamed, budget Bytes, link Link) Bytes {
-	link = link.orUsual()
-	perLatency := float64(link.Latency) * float64(link.Rate) / 1e9
-	best := Bytes(math.Sqrt(float64(max(0, streamed)) * perLatency / inFlight))
+	best := Bytes(math.Sqrt(float64(max(0, streamed)) * float64(link.perLatency()) / inFlight))
 	return min(max(best, smallestPage), budget/budgetShare)
 }
 
@@ -32,6 +30,12 @@ func (l Link) orUsual() Link {
 		return Link{usualLatency, usualRate}
 	}
 	return l
+}
+
+// perLatency is how many bytes a link moves in the time of its latency.
+func (l Link) perLatency() Bytes {
+	l = l.orUsual()
+	return Bytes(float64(l.Latency) * float64(l.Rate) / 1e9)
 }
 
 // Transfer is the time that a copy of size bytes takes, rounded up to whole nanoseconds.
@@ -54,22 +58,23 @@ type draft struct {
 	units []int
 	bytes Bytes
 	uses  []Use
-	stays bool // must be resident
+	stays bool // held while others come and go: resident, unless everything fits one behind the other
 }
 
 // A grouping decides which neighbours share a page.
 type grouping struct {
-	units  []Unit
-	target Bytes    // no page grows above it
-	keys   []string // of units that belong together, where modules are paged whole
-	place  []int    // of a unit's only visit among those of all units that may stream
-	stays  []bool   // the unit must be resident
+	units   []Unit
+	target  Bytes    // no page grows above it
+	asGiven bool     // every unit is a page
+	keys    []string // of units that belong together, where modules are paged whole
+	place   []int    // of a unit's only visit among those of all units that may stream
+	stays   []bool   // the unit must be resident
 }
 
-func newGrouping(m Manifest, target Bytes, maxLayerSize int64) grouping {
-	g := grouping{units: m.Units, target: target, stays: long(m.Units), place: make([]int, len(m.Units))}
-	if maxLayerSize > 0 {
-		g.keys = moduleKeys(m.Units, maxLayerSize)
+func newGrouping(m Manifest, o Options, target Bytes) grouping {
+	g := grouping{units: m.Units, target: target, asGiven: o.PagesAsGiven, stays: long(m.Units), place: make([]int, len(m.Units))}
+	if o.MaxLayerSize > 0 && !o.PagesAsGiven {
+		g.keys = moduleKeys(m.Units, o.MaxLayerSize)
 	}
 	place := 0
 	for _, v := range visits(m.Units) {
@@ -105,7 +110,7 @@ func (g grouping) drafts() []draft {
 func (g grouping) joins(d draft, i int) bool {
 	previous := d.units[len(d.units)-1]
 	switch {
-	case d.stays || g.stays[i] || len(g.units[i].Uses) > 1 || len(g.units[previous].Uses) > 1:
+	case g.asGiven || d.stays || g.stays[i] || len(g.units[i].Uses) > 1 || len(g.units[previous].Uses) > 1:
 		return false
 	case g.place[i] != g.place[previous]+1:
 		return false

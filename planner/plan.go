@@ -26,8 +26,10 @@ type Plan struct {
 	Version    int // grows by one with every plan of a session; 0 is the plan of the recording forward
 	Mode       Mode
 	Pages      []Page      // in execution order, unread ones last
-	Copies     []Copy      // one lap of the ring, in the order in which they are issued
+	Copies     []Copy      // one turn of the ring, in the order in which they are issued
+	Laps       int         // forwards that one turn of the ring takes, each with the same copies at other offsets; 0 is 1
 	Eviction   []int       // resident pages, the first to leave first
+	Fill       [][]int     // the copies that bring residents in the first forward, in order: pages that go as one
 	Arena      Bytes       // size of the ring
 	Resident   Bytes       // bytes of all resident pages
 	Budget     Bytes       // device bytes the plan may use for weights: Resident + Arena <= Budget
@@ -55,11 +57,11 @@ type Page struct {
 
 // A Copy brings a streamed page into the arena for one use.
 //
-// Before it may write, the copy After places earlier in the ring (cyclic, 1 <= After <= len(Copies)) and all before that
-// one must have been released.
+// Before it may write, the copy After places earlier in the ring (cyclic, 1 <= After <= copies of one lap) and all before
+// that one must have been released.
 type Copy struct {
 	Page        int
-	Offset      Bytes // in the arena, the same in every lap
+	Offset      Bytes // in the arena, the same in every turn
 	First, Last int   // the steps that hold it
 	After       int
 }

@@ -1,0 +1,111 @@
+package planner
+
+import "slices"
+
+// arrange gives the copies of a plan their offsets, within room bytes, so that the period stays what the choice promises, if
+// that can be found; false where pages that are used at the same time find no place beside each other.
+func (s *search) arrange(p *Plan, c choice, room Bytes, effort int) bool {
+	if len(p.Copies) == 0 {
+		return true
+	}
+	sizes := make([]Bytes, len(p.Copies))
+	for k, one := range p.Copies {
+		sizes[k] = p.Pages[one.Page].Bytes
+	}
+	room -= room % grain(sizes)
+	queue := s.leastArena(c.places, room, c.period)
+	lowest := never
+	for _, percent := range relaxed {
+		smaller := queue * percent / 100
+		goal := s.period(c.places, smaller)
+		if percent < 100 && goal >= lowest {
+			break
+		}
+		for turn := 1; turn <= mostTurns && lowest > goal; turn++ {
+			l := newLayout(sizes, turn, smaller, room)
+			offsets, rated := l.find(goal, &effort, func(offsets []Bytes) Nanoseconds {
+				return s.ringPeriod(c.places, waits(l.size, offsets, len(sizes)))
+			})
+			if rated < lowest {
+				lowest = rated
+				p.setRing(offsets, turn)
+			}
+		}
+	}
+	return lowest < never
+}
+
+// relaxed are the queues to try, in percent of the one that the period asks for: a smaller one keeps fewer copies apart, so
+// that the others find a place, and may yet cost less than copies that meet.
+var relaxed = []Bytes{100, 97, 94, 90, 85, 80}
+
+// grain is a power of two that divides all sizes, at most 4096.
+func grain(sizes []Bytes) Bytes {
+	all := Bytes(4096)
+	for _, size := range sizes {
+		all |= size
+	}
+	return all & -all
+}
+
+// setRing repeats the copies of one lap for a ring of turn laps at offsets.
+func (p *Plan) setRing(offsets []Bytes, turn int) {
+	lap := p.Copies[:len(p.Copies)/p.turn()]
+	size := make([]Bytes, len(offsets))
+	ring := make([]Copy, len(offsets))
+	p.Arena, p.Laps = 0, turn
+	for k, offset := range offsets {
+		ring[k] = lap[k%len(lap)]
+		ring[k].Offset = offset
+		size[k] = p.Pages[ring[k].Page].Bytes
+		p.Arena = max(p.Arena, offset+size[k])
+	}
+	for k, wait := range waits(size, offsets, len(lap)) {
+		ring[k].After = wait
+	}
+	p.Copies = ring
+}
+
+// lighten offers, where the device computes without waiting, the same with as few residents as that allows, spread evenly,
+// which frees memory.
+func (s *search) lighten() {
+	top := s.best[0]
+	if top.period > s.lap.floor {
+		return // there every byte counts
+	}
+	var order []int
+	for i, p := range top.places {
+		if p == stay && !s.lap.pages[i].stays {
+			order = append(order, i)
+		}
+	}
+	order = goldenOrder(order)
+	without := func(count int) []place {
+		places := slices.Clone(top.places)
+		for _, i := range order[:count] {
+			places[i] = away
+		}
+		return places
+	}
+	low, high := 0, len(order)+1 // low of them may leave, high of them are too many
+	for high-low > 1 {
+		middle := (low + high) / 2
+		places := without(middle)
+		if s.period(places, s.budget-s.lap.weight(places, stay)) <= top.period {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	s.offer(without(low))
+}
+
+// inTurn are the best choices in the order in which to lay them out: by period and memory, but the heaviest second, whose few
+// copies find their places most easily.
+func (s *search) inTurn() []choice {
+	out := slices.Clone(s.best)
+	if s.heavy.places != nil {
+		out = slices.Insert(out, 1, s.heavy)
+	}
+	return out
+}

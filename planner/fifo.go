@@ -1,0 +1,188 @@
+package planner
+
+// A pacer evaluates places quickly. It takes the arena as a queue of bytes, which is what a layout then has to reach:
+//
+//	copy end(s) = max(copy end(s-1), release(s - d(s))) + latency + bytes/rate
+//	begin(s)    = max(end of the computation before, copy end(s))
+//	d(s)        = least d such that bytes(s-d) + ... + bytes(s) > arena, at most the copies of one lap
+//
+// Its buffers are used again in every call.
+type pacer struct {
+	lap    *lap
+	laps   int           // at most
+	begin  []Nanoseconds // of the computation at each stop, in all laps
+	queue  []flight      // pages in the arena, in all laps
+	ends   []Nanoseconds // of the laps
+	effort int           // stops that were evaluated so far
+}
+
+// A flight is a page in the arena: the stop that it is there for, and how many stops the laps before had.
+type flight struct{ stop, before int32 }
+
+// Laps until a period shows: a long lap forgets its start sooner.
+const (
+	fewestLaps = 4
+	warmStops  = 320
+	mostWarm   = 32
+)
+
+// never is the period of what cannot work.
+const never Nanoseconds = 64 * largest
+
+func newPacer(l *lap) *pacer {
+	n := max(1, len(l.stops))
+	laps := min(max(fewestLaps, warmStops/n), mostWarm)
+	return &pacer{lap: l, laps: laps, begin: make([]Nanoseconds, laps*n), queue: make([]flight, laps*n)}
+}
+
+// engines are the state of both engines at one stop of one lap.
+type engines struct {
+	now    Nanoseconds // end of the computation before
+	copied Nanoseconds // end of the copy before
+	free   Nanoseconds // when the bytes that were taken last came free
+	flying Bytes       // in the arena
+	head   int         // of the queue
+	tail   int
+	held   int32 // page of the latest stop that streamed in this lap
+}
+
+// makeRoom takes the oldest pages out of the arena until it holds less than most and has room for size bytes; false where
+// one that is still in use would have to go.
+func (p *pacer) makeRoom(e *engines, at int, size, arena Bytes, most int) bool {
+	for e.flying+size > arena || e.tail-e.head >= most {
+		if e.head == e.tail {
+			return false
+		}
+		oldest := p.queue[e.head]
+		s := &p.lap.stops[oldest.stop]
+		anchor := int(oldest.before + s.anchor)
+		if anchor >= at {
+			return false
+		}
+		e.head++
+		e.flying -= s.bytes
+		e.free = max(e.free, p.begin[anchor]+s.tail)
+	}
+	return true
+}
+
+// bring copies the page of a stop, for which there is room.
+func (p *pacer) bring(e *engines, f flight) {
+	s := &p.lap.stops[f.stop]
+	e.copied = max(e.copied, e.free) + s.transfer
+	e.now = max(e.now, e.copied)
+	e.flying += s.bytes
+	e.held = s.page
+	p.queue[e.tail] = f
+	e.tail++
+}
+
+// period evaluates places with an arena that is a queue of bytes; never where a page does not fit or the queue deadlocks.
+func (p *pacer) period(places []place, arena Bytes) Nanoseconds {
+	return p.pace(places, arena, []int{p.copies(places)})
+}
+
+// ringPeriod evaluates places with a ring of copies of which each waits for the one so many places earlier, and for all
+// before that.
+func (p *pacer) ringPeriod(places []place, waits []int) Nanoseconds {
+	return p.pace(places, largest, waits)
+}
+
+func (p *pacer) pace(places []place, arena Bytes, waits []int) Nanoseconds {
+	l, n := p.lap, len(p.lap.stops)
+	var e engines
+	wait := 0 // index of the next copy's
+	p.ends = p.ends[:0]
+	for lap := 0; lap < p.laps && !steady(p.ends); lap++ {
+		e.now += l.lead
+		e.held = -1
+		before := stay
+		for i := range l.stops {
+			s, at := &l.stops[i], lap*n+i
+			where := places[s.page]
+			if (where == left) != (before == left) {
+				e.now += s.cross
+			}
+			before = where
+			if where == away {
+				if s.page == e.held { // still there: one copy serves both uses
+					p.queue[e.tail-1] = flight{int32(i), int32(lap * n)}
+				} else if !p.makeRoom(&e, at, s.bytes, arena, waits[wait]) {
+					return never
+				} else {
+					p.bring(&e, flight{int32(i), int32(lap * n)})
+					if wait++; wait == len(waits) {
+						wait = 0
+					}
+				}
+			}
+			p.begin[at] = e.now
+			e.now += s.time(where)
+		}
+		if before == left {
+			e.now += l.back
+		}
+		p.ends = append(p.ends, e.now)
+	}
+	p.effort += len(p.ends) * n
+	return max(paceOf(p.ends), l.hostTime(places))
+}
+
+// time is how long it takes from a stop to the next one.
+func (s *stop) time(at place) Nanoseconds {
+	if at == left {
+		return s.cpuGap
+	}
+	return s.gap
+}
+
+// copies is how many copies places take in a lap.
+func (p *pacer) copies(places []place) int {
+	count, held := 0, int32(-1)
+	for i := range p.lap.stops {
+		if page := p.lap.stops[i].page; places[page] == away && page != held {
+			count, held = count+1, page
+		}
+	}
+	return count
+}
+
+// hostTime is the time that RAM needs for what copies and the CPU read of it in one lap.
+func (l *lap) hostTime(places []place) Nanoseconds {
+	if l.dram == 0 {
+		return 0
+	}
+	var sum Bytes
+	for i := range l.stops {
+		if places[l.stops[i].page] != stay {
+			sum += l.stops[i].bytes
+		}
+	}
+	return Link{0, l.dram}.Transfer(sum)
+}
+
+// paceOf is the period that the ends of laps show: the last lap where it repeats, else the mean over an even number of the
+// later ones, rounded up.
+func paceOf(ends []Nanoseconds) Nanoseconds {
+	last := len(ends) - 1
+	if steady(ends) {
+		return ends[last] - ends[last-1]
+	}
+	count := (last + 1) / 2 &^ 1
+	return (ends[last] - ends[last-count] + Nanoseconds(count) - 1) / Nanoseconds(count)
+}
+
+// leastArena is the smallest arena with which places have the same period as with room, found by halving, to a part in a
+// hundred: the period never grows with the arena.
+func (p *pacer) leastArena(places []place, room Bytes, period Nanoseconds) Bytes {
+	low, high := Bytes(-1), room
+	for high-low > max(1, room/128) {
+		middle := low + (high-low)/2
+		if p.period(places, middle) <= period {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+	return high
+}

@@ -1,0 +1,241 @@
+package planner
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// A layout gives every copy of the ring its place in the arena. Ideally a copy may begin as soon as the arena, taken as a
+// queue of bytes, has room for it; with fixed offsets it can do so only if none of the copies that are still there by then
+// lie in its bytes. Which those are is known: the latest depth(k)-1 copies before copy k. So the offsets are found like those of
+// tensors in a memory plan: one copy after the other, the largest first, each at a place where it meets none of those. Where
+// the number of copies does not go with what the arena holds, a ring of two laps finds room where one of one lap does not.
+
+const (
+	layoutTries = 96
+	tryEffort   = 300_000 // in one try
+	deepest     = 32      // copies that a layout keeps apart: more are hardly ever on their way
+	mostTurns   = 2       // laps of a ring
+)
+
+// A layout is a ring of copies in the making.
+type layout struct {
+	size    []Bytes // per copy, through all laps of the ring
+	depth   []int   // per copy, how many of the latest copies, with itself, are in the arena at once
+	arena   Bytes
+	offset  []Bytes
+	placed  []bool
+	trouble []float64 // grows where a copy finds no good place
+	reach   int       // the greatest depth
+	effort  int
+	around  []neighbour // used again for every copy
+	offers  []Bytes     // likewise
+}
+
+// newLayout prepares a ring of laps laps of copies with these sizes. The depths are those of a queue of queue bytes, which
+// is at most the arena.
+func newLayout(sizes []Bytes, laps int, queue, arena Bytes) *layout {
+	l := &layout{size: slices.Repeat(sizes, laps), arena: arena}
+	l.depth = queueDepths(l.size, min(len(sizes), affordable(len(l.size))), queue)
+	l.reach = slices.Max(l.depth)
+	l.trouble = slices.Repeat([]float64{1}, len(l.size))
+	l.offset, l.placed = make([]Bytes, len(l.size)), make([]bool, len(l.size))
+	return l
+}
+
+// affordable is how many copies a layout of n copies can keep apart: a try looks at 8 n depth^2 neighbours.
+func affordable(n int) int {
+	return min(max(3, int(math.Sqrt(float64(tryEffort/8/n)))), deepest)
+}
+
+// queueDepths counts for every copy of a ring how many of the latest copies, with itself, a queue of so many bytes holds, at
+// most those of a lap.
+func queueDepths(size []Bytes, lap int, queue Bytes) []int {
+	n := len(size)
+	depths := make([]int, n)
+	flying, oldest := Bytes(0), 0
+	for at := range 2 * n { // the first round only fills the queue
+		for flying += size[at%n]; (flying > queue || at-oldest >= lap) && oldest < at; oldest++ {
+			flying -= size[oldest%n]
+		}
+		depths[at%n] = at - oldest + 1
+	}
+	return depths
+}
+
+// find tries a plain ring and then several orders of placing, until it has a layout that is rated no higher than goal. It
+// returns the one rated lowest.
+func (l *layout) find(goal Nanoseconds, effort *int, rate func(offset []Bytes) Nanoseconds) (best []Bytes, lowest Nanoseconds) {
+	order := make([]int, len(l.size))
+	lowest = never + 1
+	for try := 0; try <= layoutTries && lowest > goal && (try == 0 || *effort > 0); try++ {
+		l.effort = fewestLaps * len(l.size) // to rate it
+		if try == 0 {
+			l.wrap()
+		} else {
+			l.shuffle(order, try-1)
+			l.place(order)
+		}
+		if rated := rate(l.offset); rated < lowest {
+			best, lowest = slices.Clone(l.offset), rated
+		}
+		*effort -= l.effort
+	}
+	return best, lowest
+}
+
+// wrap places one copy behind the other, back to the start where the end has no room.
+func (l *layout) wrap() {
+	var end Bytes
+	for k, size := range l.size {
+		if end+size > l.arena {
+			end = 0
+		}
+		l.offset[k] = end
+		end += size
+	}
+}
+
+// shuffle orders copies for a try: by size, and the more often a copy found no good place in the tries before, the earlier.
+// Every other try mixes them besides, by what depends on the try and the copy alone.
+func (l *layout) shuffle(order []int, try int) {
+	key := make([]float64, len(order))
+	for k := range order {
+		order[k] = k
+		key[k] = -float64(l.size[k]) * l.trouble[k]
+		if try%2 == 1 {
+			key[k] *= 1 - scatter(try, k)*float64(try)/layoutTries
+		}
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Or(cmp.Compare(key[a], key[b]), a-b) })
+}
+
+// scatter is a number from 0 to 1 that depends on a and b alone (the finaliser of splitmix64).
+func scatter(a, b int) float64 {
+	x := uint64(a)*goldenStep + uint64(b)
+	x = (x ^ x>>30) * 0xBF58476D1CE4E5B9
+	x = (x ^ x>>27) * 0x94D049BB133111EB
+	return float64((x^x>>31)>>11) / (1 << 53)
+}
+
+// place gives the copies offsets in an order, each where it meets the fewest that it must not meet.
+func (l *layout) place(order []int) {
+	clear(l.placed)
+	for _, k := range order {
+		near := l.near(k)
+		best, fewest := Bytes(0), math.MaxInt
+		for _, offset := range l.candidates(k, near) {
+			if met := l.met(k, offset, near); met < fewest || met == fewest && offset < best {
+				best, fewest = offset, met
+			}
+		}
+		l.offset[k], l.placed[k] = best, true
+		if fewest > 0 {
+			l.trouble[k] *= 1.25
+		}
+	}
+}
+
+// A neighbour is a placed copy that is in the arena together with another one, the longer the greater its weight.
+type neighbour struct{ copy, weight int }
+
+// near lists the neighbours of copy k.
+func (l *layout) near(k int) []neighbour {
+	n := len(l.size)
+	l.around = l.around[:0]
+	for distance := 1; distance < min(l.reach, n); distance++ {
+		before, behind := (k-distance+n)%n, (k+distance)%n
+		if weight := l.depth[k] - distance; weight > 0 && l.placed[before] {
+			l.around = append(l.around, neighbour{before, weight})
+		}
+		if weight := l.depth[behind] - distance; weight > 0 && l.placed[behind] {
+			l.around = append(l.around, neighbour{behind, weight})
+		}
+	}
+	return l.around
+}
+
+// candidates are the offsets worth trying: both ends of the arena and of every neighbour.
+func (l *layout) candidates(k int, near []neighbour) []Bytes {
+	out := append(l.offers[:0], 0)
+	if top := l.arena - l.size[k]; top > 0 {
+		out = append(out, top)
+	}
+	for _, other := range near {
+		if behind := l.offset[other.copy] + l.size[other.copy]; behind+l.size[k] <= l.arena {
+			out = append(out, behind)
+		}
+		if before := l.offset[other.copy] - l.size[k]; before >= 0 {
+			out = append(out, before)
+		}
+	}
+	l.offers = out
+	return out
+}
+
+// met weighs the neighbours that lie in the bytes of copy k at an offset.
+func (l *layout) met(k int, offset Bytes, near []neighbour) int {
+	sum, end := 0, offset+l.size[k]
+	for _, other := range near {
+		if from := l.offset[other.copy]; offset < from+l.size[other.copy] && from < end {
+			sum += other.weight
+		}
+	}
+	l.effort += len(near)
+	return sum
+}
+
+// waits finds for every copy of a ring how many places earlier the latest copy lies whose bytes it takes; a lap is the most
+// that a copy is issued ahead.
+func waits(size, offset []Bytes, lap int) []int {
+	n := len(size)
+	out := make([]int, n)
+	var o owners
+	for at := range 2 * n { // the first round only finds out who owned what before
+		k := at % n
+		latest := o.take(offset[k], offset[k]+size[k], at)
+		out[k] = min(lap, at-latest)
+	}
+	return out
+}
+
+// owners knows for stretches of the arena, in order and without gaps between them, the latest copy in each.
+type owners struct {
+	from []Bytes // where a stretch begins; it ends where the next one does
+	copy []int
+}
+
+const nobody = -1 << 40
+
+// take gives a stretch to a copy, and returns the latest copy that owned any of it.
+func (o *owners) take(from, to Bytes, copy int) (latest int) {
+	latest = nobody
+	if from == to {
+		return latest
+	}
+	first, found := slices.BinarySearch(o.from, from)
+	if !found {
+		first-- // the stretch that from lies in
+	}
+	behind := nobody // owns what comes at to
+	last := max(first, 0)
+	for ; last < len(o.from) && o.from[last] < to; last++ {
+		behind = o.copy[last]
+		latest = max(latest, behind)
+	}
+	var starts [3]Bytes
+	var users [3]int
+	n := 0
+	put := func(start Bytes, user int) { starts[n], users[n], n = start, user, n+1 }
+	if !found && first >= 0 {
+		put(o.from[first], o.copy[first])
+	}
+	put(from, copy)
+	if last == len(o.from) || o.from[last] > to {
+		put(to, behind)
+	}
+	o.from = slices.Replace(o.from, max(first, 0), last, starts[:n]...)
+	o.copy = slices.Replace(o.copy, max(first, 0), last, users[:n]...)
+	return latest
+}

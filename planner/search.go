@@ -1,0 +1,209 @@
+package planner
+
+import (
+	"cmp"
+	"slices"
+)
+
+// How much the search may try, in evaluated stops: some 8 ns each.
+const (
+	creditEffort = 400_000
+	localEffort  = 700_000
+	mostLocal    = 512 // pages up to which single moves are tried
+)
+
+// A choice is a way to place pages, with the arena that the residents leave.
+type choice struct {
+	places   []place
+	resident Bytes
+	period   Nanoseconds
+}
+
+// A search looks for the places with the shortest period within a budget.
+type search struct {
+	*pacer
+	budget Bytes
+	most   int      // choices kept
+	best   []choice // the shortest period first, no two alike
+	heavy  choice   // of those that let the device compute without waiting, the one with the most residents
+
+	tied     []int  // see knots
+	mayLeave []bool // per page, whether the CPU can compute it; nil where it computes none
+}
+
+func newSearch(l *lap, budget Bytes) *search {
+	return &search{pacer: newPacer(l), budget: budget, most: min(max(2, 768/max(1, len(l.pages))), 64)}
+}
+
+// run fills best. What a smaller budget leads to is tried as well, since more memory must not make a plan worse.
+func (s *search) run() {
+	s.look()
+	for _, parts := range s.smaller() {
+		less := newSearch(s.lap, s.budget/16*parts)
+		less.mayLeave = s.mayLeave
+		less.look()
+		for _, c := range less.best {
+			s.offer(c.places)
+		}
+	}
+}
+
+// smaller are the smaller budgets to look at, in sixteenths of the budget.
+func (s *search) smaller() []Bytes {
+	switch n := len(s.lap.pages); {
+	case n <= shortList:
+		return []Bytes{15, 14}
+	case n <= mostLocal:
+		return []Bytes{15}
+	}
+	return nil
+}
+
+// look begins with simple rules and credit passes, and makes the best of them better by single moves.
+func (s *search) look() {
+	s.tryRules()
+	s.tryCredits()
+	s.tryCPU()
+	if len(s.lap.pages) <= mostLocal {
+		s.improve()
+	}
+}
+
+// offer evaluates places and keeps them if they are among the best. It returns their period.
+func (s *search) offer(places []place) Nanoseconds {
+	resident := s.lap.weight(places, stay)
+	if resident > s.budget {
+		return never
+	}
+	period := s.period(places, s.budget-resident)
+	s.keep(places, resident, period)
+	return period
+}
+
+// keep puts a choice into best: by period, then by memory, then as it came.
+func (s *search) keep(places []place, resident Bytes, period Nanoseconds) {
+	if period >= never {
+		return
+	}
+	if period <= s.lap.floor && resident > s.heavy.resident {
+		s.heavy = choice{slices.Clone(places), resident, period}
+	}
+	at, found := slices.BinarySearchFunc(s.best, choice{places, resident, period}, func(a, b choice) int {
+		return cmp.Or(cmp.Compare(a.period, b.period), cmp.Compare(a.resident, b.resident), slices.Compare(a.places, b.places))
+	})
+	if found || at == s.most {
+		return
+	}
+	if len(s.best) == s.most {
+		s.best = s.best[:s.most-1]
+	}
+	s.best = slices.Insert(s.best, at, choice{slices.Clone(places), resident, period})
+}
+
+// tryRules offers what others do: whatever fits from the front, from the back, spread evenly, the largest or the smallest
+// first. Short lists are offered with every arena that this leaves, long ones with a few.
+func (s *search) tryRules() {
+	s.offer(s.lap.allAway())
+	s.offer(s.smallest())
+	largest, _ := s.lap.together(s.lap.allAway())
+	for _, order := range s.lap.orders() {
+		places := s.lap.allAway()
+		room := s.budget - s.lap.weight(places, stay)
+		rest := ruleArenas
+		for _, page := range order {
+			size := s.lap.pages[page].bytes
+			for len(places) > shortList && len(rest) > 0 && room-size < largest*rest[0]/2 {
+				rest = rest[1:]
+				s.offer(places)
+			}
+			if size <= room {
+				room -= size
+				places[page] = stay
+				if len(places) <= shortList {
+					s.offer(places)
+				}
+			}
+		}
+	}
+}
+
+// ruleArenas are the arenas that long lists are offered with, in halves of the most that must be there at once.
+var ruleArenas = []Bytes{8, 5, 3}
+
+// allAway streams every page that need not be resident.
+func (l *lap) allAway() []place {
+	places := make([]place, len(l.pages))
+	for i := range places {
+		if l.pages[i].stays {
+			places[i] = stay
+		}
+	}
+	return places
+}
+
+// tryCredits runs credit passes with several arenas and credits, each with the shortest idle time that fits, as long as
+// the effort lasts.
+func (s *search) tryCredits() {
+	shares := s.lap.shares()
+	limit := s.effort + creditEffort
+	for _, ahead := range []int64{0, one * 8 / 100, one / 5} {
+		for _, share := range shares {
+			for _, arena := range s.arenas() {
+				if s.effort > limit {
+					return
+				}
+				s.halve(make([]place, len(s.lap.pages)), arena, credit{share, ahead})
+			}
+		}
+	}
+}
+
+// arenas to try: multiples of some of the largest pages, those first that are good most often.
+func (s *search) arenas() []Bytes {
+	sizes := make([]Bytes, 0, len(s.lap.pages))
+	for _, page := range s.lap.pages {
+		if !page.stays {
+			sizes = append(sizes, page.bytes)
+		}
+	}
+	if len(sizes) == 0 {
+		return nil
+	}
+	slices.Sort(sizes)
+	var out []Bytes
+	for _, halves := range []Bytes{4, 6, 3, 8, 5, 2, 12} {
+		for _, percentile := range []int{100, 90, 75, 50} {
+			arena := sizes[(len(sizes)-1)*percentile/100] * halves / 2
+			if arena <= s.budget && !slices.Contains(out, arena) {
+				out = append(out, arena)
+			}
+		}
+	}
+	return out
+}
+
+// halve looks for the shortest idle time with which a credit pass fits the budget, and offers what fits on the way. Pages
+// that places leaves to the CPU stay there.
+func (s *search) halve(places []place, arena Bytes, c credit) {
+	var fits []place // the latest that fit, where a list is too long to offer all
+	var low, high Nanoseconds = -1, 0
+	for _, stop := range s.lap.stops {
+		high += stop.transfer
+	}
+	for high-low > max(1, s.lap.floor/4096) {
+		middle := low + (high-low)/2
+		if s.spend(places, arena, middle, c)+arena > s.budget {
+			low = middle
+			continue
+		}
+		high = middle
+		if fits = slices.Clone(places); len(places) <= shortList {
+			s.offer(places)
+		}
+	}
+	if fits != nil && len(places) > shortList {
+		s.offer(fits)
+	}
+}
+
+const shortList = 64 // pages up to which a search looks at every way it comes by
