@@ -46,6 +46,7 @@ type Overrides struct {
 // options are a worker's wishes under the overrides.
 func (c Config) options(wish ipc.Wish) (planner.Options, error) {
 	options, err := ipc.ToOptions(wish)
+	options.OneLap = true // the worker knows one place for each copy
 	if err != nil {
 		return planner.Options{}, err
 	}

@@ -21,7 +21,7 @@ func (s *search) arrange(p *Plan, c choice, room Bytes, effort int) bool {
 		if percent < 100 && goal >= lowest {
 			break
 		}
-		for turn := 1; turn <= mostTurns && lowest > goal; turn++ {
+		for turn := 1; turn <= s.turns && lowest > goal; turn++ {
 			l := newLayout(sizes, turn, smaller, room)
 			offsets, rated := l.find(goal, &effort, func(offsets []Bytes) Nanoseconds {
 				return s.ringPeriod(c.places, waits(l.size, offsets, len(sizes)))

@@ -149,6 +149,9 @@ var layouts = []struct{ choices, effort int }{{1 << 20, 100_000}, {3, 1_000_000}
 // lay gives the best choices of a search offsets until the next one cannot be better any more, and takes the best plan.
 func (b builder) lay(s *search) (Plan, error) {
 	var best Plan
+	if b.o.OneLap {
+		s.turns = 1
+	}
 	s.lighten()
 	for _, pass := range layouts {
 		for i, c := range s.inTurn() {
