@@ -46,10 +46,10 @@ type Overrides struct {
 // options are a worker's wishes under the overrides.
 func (c Config) options(wish ipc.Wish) (planner.Options, error) {
 	options, err := ipc.ToOptions(wish)
-	options.OneLap = true // the worker knows one place for each copy
 	if err != nil {
 		return planner.Options{}, err
 	}
+	options.OneLap = true // the worker knows one place for each copy
 	if c.Overrides.VRAM != (planner.Share{}) {
 		options.VRAM = c.Overrides.VRAM
 	}

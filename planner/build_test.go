@@ -18,12 +18,16 @@ func TestWhatFitsIsResidentAndNothingStreams(t *testing.T) {
 	}
 }
 
-func TestResidentsAreSpreadOverTheModel(t *testing.T) {
+func TestResidentsAreSpreadEvenlyAndNeverTheFirstLayers(t *testing.T) {
 	p := built(t, uniform(100, 1<<20, 40_000), pcie, percent(50))
 	resident := placements(p, Resident)
-	if len(resident) < 20 {
-		t.Fatalf("only %d of %d pages are resident", len(resident), len(p.Pages))
+	if p.Resident < p.Budget*9/10 {
+		t.Fatalf("only %v of %v are resident", p.Resident, p.Budget)
 	}
+	if first, last := p.Pages[0].Placement, p.Pages[len(p.Pages)-1].Placement; first != Streamed || last != Streamed {
+		t.Errorf("the first page is %s and the last one %s: both should stream", first, last)
+	}
+	t.Logf("%d of %d pages, %v resident, an arena of %v, %v", len(resident), len(p.Pages), p.Resident, p.Arena, p.Period)
 	for i := 1; i < len(resident); i++ {
 		if gap := resident[i] - resident[i-1]; gap > 2*len(p.Pages)/len(resident)+1 {
 			t.Errorf("no resident between pages %d and %d", resident[i-1], resident[i])
@@ -168,8 +172,11 @@ func TestEveryPlanKeepsItsPromises(t *testing.T) {
 		m := manifests(t)
 		o := Options{Mode: rapid.SampledFrom([]Mode{ModePage, ModeChunk, ModeAuto}).Draw(t, "mode"), VRAM: Share{MilliPercent: int64(rapid.IntRange(1_000, 120_000).Draw(t, "share"))}}
 		o.MaxLayerSize = int64(rapid.SampledFrom([]int{0, 0, 100, 2000}).Draw(t, "layer"))
-		machine := Machine{Link: Link{Nanoseconds(rapid.IntRange(0, 20_000).Draw(t, "latency")), Bytes(rapid.IntRange(1_000_000, 2_000_000_000).Draw(t, "rate"))}}
+		machine := Machine{Link: Link{Nanoseconds(rapid.IntRange(0, 20_000).Draw(t, "latency")), Bytes(rapid.IntRange(1, 2_000_000_000).Draw(t, "rate"))}}
 		p, err := Build(m, machine, o)
+		if errors.Is(err, ErrInvalid) && endless(m, machine) {
+			return
+		}
 		var small *TooSmallError
 		if errors.As(err, &small) {
 			if small.Missing() <= 0 {
@@ -190,15 +197,32 @@ func TestEveryPlanKeepsItsPromises(t *testing.T) {
 	})
 }
 
+// endless tells whether the copies and crossings of one lap take longer than the longest time that the planner takes.
+func endless(m Manifest, machine Machine) bool {
+	seconds := 0.0
+	for _, u := range m.Units {
+		seconds += float64(len(u.Uses)) * (float64(machine.Link.Latency)/1e9 + float64(u.Bytes)/float64(machine.Link.Rate))
+	}
+	for _, s := range m.Steps {
+		seconds += float64(machine.Link.Latency)/1e9 + float64(s.Crossing)/float64(machine.Link.Rate)
+	}
+	return seconds > largest/1e9*0.999
+}
+
 // occupancy replays a plan and wants no two copies in the same bytes at the same time.
 func occupancy(t *rapid.T, m Manifest, p Plan, machine Machine) {
 	timeline, err := Evaluate(m, p, machine)
 	if err != nil {
 		t.Fatal(err)
 	}
+	over := func(k int) Nanoseconds { // when a copy's bytes come free
+		lap := k / (len(p.Copies) / p.turn())
+		return timeline.StepEnd[lap*len(m.Steps)+p.Copies[k].Last]
+	}
 	for i, a := range p.Copies {
 		for j, b := range p.Copies[:i] {
-			if a.Offset < b.Offset+p.Pages[b.Page].Bytes && b.Offset < a.Offset+p.Pages[a.Page].Bytes && timeline.CopyStart[i] < timeline.StepEnd[b.Last] && timeline.CopyStart[j] < timeline.StepEnd[a.Last] && p.Pages[a.Page].Bytes > 0 {
+			shared := min(a.Offset+p.Pages[a.Page].Bytes, b.Offset+p.Pages[b.Page].Bytes) - max(a.Offset, b.Offset)
+			if shared > 0 && timeline.CopyStart[i] < over(j) && timeline.CopyStart[j] < over(i) {
 				t.Fatalf("copies %d and %d lie in the same bytes at the same time", j, i)
 			}
 		}

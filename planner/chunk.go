@@ -183,7 +183,8 @@ func calls(uses []Use) []Use {
 // gapWithin is how many steps may lie between two reads of one call: functions between the layers of a module.
 const gapWithin = 2
 
-// chunkPeriod adds up the steps, each where it runs, and the crossings.
+// chunkPeriod adds up the steps, each where it runs, and the crossings. A step inside a call of a resident module runs on the
+// device, unless a module that the CPU computes begins to read there.
 func chunkPeriod(m Manifest, p Plan, machine Machine) Nanoseconds {
 	var sum Nanoseconds
 	onDevice := make([]bool, len(m.Steps))
@@ -198,8 +199,9 @@ func chunkPeriod(m Manifest, p Plan, machine Machine) Nanoseconds {
 			}
 		}
 	}
+	reads := readSides(m, p)
 	for s, step := range m.Steps {
-		if onDevice[s] {
+		if onDevice[s] && (reads == nil || reads[s] != left) {
 			sum += step.Compute
 		} else {
 			sum += step.CPU

@@ -43,7 +43,7 @@ func (s *search) kicked(from choice, try int) choice {
 			c.toggle(page)
 		}
 	}
-	c.choice.period = c.pacer.period(c.places, c.budget-c.resident)
+	c.period = c.pacer.period(c.places, c.budget-c.resident)
 	return c.choice
 }
 
@@ -114,12 +114,12 @@ func (c *climber) helps() bool {
 		return false
 	}
 	period := c.pacer.period(c.places, c.budget-c.resident)
-	if period <= c.choice.period {
+	if period <= c.period {
 		c.keep(c.places, c.resident, period)
 	}
-	better := period < c.choice.period
+	better := period < c.period
 	if better {
-		c.choice.period = period
+		c.period = period
 	}
 	return better
 }

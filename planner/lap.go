@@ -65,18 +65,6 @@ func newLap(m Manifest, machine Machine, pages []draft) *lap {
 	return l
 }
 
-// visitsOf lists all uses of pages, by first step and then by last.
-func visitsOf(pages []draft) []visit {
-	var all []visit
-	for i, d := range pages {
-		for _, use := range d.uses {
-			all = append(all, visit{use, i})
-		}
-	}
-	sortVisits(all)
-	return all
-}
-
 // setAnchors finds for every use the last stop that begins within it, and the time from there to its end.
 func (l *lap) setAnchors(all []visit, device []Nanoseconds) {
 	for i, v := range all {

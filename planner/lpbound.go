@@ -13,47 +13,55 @@ import (
 //	bytes resident                                 <= budget
 //	(bytes streamed + read by the CPU) / RAM rate  <= period      where that is known
 //
-// For one period the cheapest way is to leave to the CPU, by least added time per byte, what neither memory nor the link can
-// take; the least period is found by halving. Where streams is false nothing streams, as in the mode chunk. A step belongs to
-// the first unit that is read there, latencies and crossings do not count, and steps that read nothing run where they are
-// fastest, all of which keeps the bound low.
+// For one period the best is to keep from the CPU, by most time saved per byte, what memory and the link can take; the least
+// period is found by halving. Where streams is false nothing streams, as in the mode chunk. Latencies and crossings do not
+// count, steps that read nothing run where they are fastest, and a step that several units are held in counts as saved for
+// each of them, all of which keeps the bound low.
 func LPBound(m Manifest, machine Machine, budget Bytes, streams bool) Nanoseconds {
-	items, base := lpItems(m)
-	var weights Bytes
-	for _, item := range items {
-		weights += item.bytes
-	}
-	over := max(0, weights-budget)
-	low, high := Nanoseconds(-1), base+bareTransfer(machine.Link, over)+added(items, over)
+	items, base, total := lpItems(m)
+	low, high := Nanoseconds(-1), base+total
 	for high-low > 1 {
 		middle := low + (high-low)/2
-		rest := over
+		room := budget
 		if streams {
-			rest = max(0, over-moved(machine.Link.orUsual().Rate, middle))
+			room += moved(machine.Link.orUsual().Rate, middle)
 		}
-		if base+added(items, rest) <= middle {
+		if base+max(0, total-saved(items, room)) <= middle {
 			high = middle
 		} else {
 			low = middle
 		}
 	}
 	if machine.Host.Rate > 0 {
-		high = max(high, bareTransfer(Link{Rate: machine.Host.Rate}, over))
+		high = max(high, bareTransfer(Link{Rate: machine.Host.Rate}, readBytes(m)-budget))
 	}
 	return high
 }
 
-// An lpItem is a unit: what it adds to the time of a lap if the CPU reads it.
-type lpItem struct {
-	bytes Bytes
-	added Nanoseconds
+// readBytes is the sum of the units that are read.
+func readBytes(m Manifest) (sum Bytes) {
+	for _, u := range m.Units {
+		if len(u.Uses) > 0 {
+			sum += u.Bytes
+		}
+	}
+	return sum
 }
 
-// lpItems lists the units that are read, the cheapest to leave to the CPU first, and sums the least times of all steps.
-func lpItems(m Manifest) (items []lpItem, base Nanoseconds) {
-	taken := make([]bool, len(m.Steps))
-	for _, step := range m.Steps {
+// An lpItem is a unit: how much less time its steps take if the device reads it.
+type lpItem struct {
+	bytes Bytes
+	saved Nanoseconds
+}
+
+// lpItems lists the units that are read, the best to keep from the CPU first. base is the sum of the least times of all
+// steps, total what it adds if the CPU reads everything.
+func lpItems(m Manifest) (items []lpItem, base, total Nanoseconds) {
+	read := make([]int, len(m.Steps)+1)         // by how many units, as differences
+	more := make([]Nanoseconds, len(m.Steps)+1) // that the CPU takes for the steps before
+	for s, step := range m.Steps {
 		base += min(step.Compute, step.CPU)
+		more[s+1] = more[s] + max(0, step.CPU-step.Compute)
 	}
 	for _, u := range m.Units {
 		if len(u.Uses) == 0 {
@@ -61,29 +69,35 @@ func lpItems(m Manifest) (items []lpItem, base Nanoseconds) {
 		}
 		item := lpItem{bytes: u.Bytes}
 		for _, use := range u.Uses {
-			for s := use.First; s <= use.Last; s++ {
-				if !taken[s] {
-					taken[s] = true
-					item.added += max(0, m.Steps[s].CPU-m.Steps[s].Compute)
-				}
-			}
+			item.saved += more[use.Last+1] - more[use.First]
+			read[use.First]++
+			read[use.Last+1]--
 		}
 		items = append(items, item)
 	}
+	readers := 0
+	for s := range m.Steps {
+		if readers += read[s]; readers > 0 {
+			total += more[s+1] - more[s]
+		}
+	}
 	slices.SortFunc(items, func(a, b lpItem) int {
-		return cmp.Compare(float64(a.added)*float64(max(1, b.bytes)), float64(b.added)*float64(max(1, a.bytes)))
+		if a.bytes == 0 || b.bytes == 0 {
+			return cmp.Compare(a.bytes, b.bytes)
+		}
+		return cmp.Compare(float64(b.saved)*float64(a.bytes), float64(a.saved)*float64(b.bytes))
 	})
-	return items, base
+	return items, base, total
 }
 
-// added is the least time that leaving size bytes to the CPU adds, rounded down.
-func added(items []lpItem, size Bytes) Nanoseconds {
+// saved is the most time that keeping size bytes from the CPU saves, rounded up.
+func saved(items []lpItem, size Bytes) Nanoseconds {
 	var sum Nanoseconds
 	for _, item := range items {
-		if item.bytes >= size {
-			return sum + Nanoseconds(float64(item.added)*(float64(size)/float64(max(1, item.bytes)))*(1-1e-9))
+		if item.bytes > size {
+			return sum + Nanoseconds(float64(item.saved)*(float64(max(0, size))/float64(item.bytes))*(1+1e-9)) + 1
 		}
-		sum += item.added
+		sum += item.saved
 		size -= item.bytes
 	}
 	return sum

@@ -19,6 +19,16 @@ type choice struct {
 	period   Nanoseconds
 }
 
+// ends is how many of the first and the last page are resident.
+func (c choice) ends() (count int) {
+	for _, p := range []place{c.places[0], c.places[len(c.places)-1]} {
+		if p == stay {
+			count++
+		}
+	}
+	return count
+}
+
 // A search looks for the places with the shortest period within a budget.
 type search struct {
 	*pacer
@@ -81,7 +91,8 @@ func (s *search) offer(places []place) Nanoseconds {
 	return period
 }
 
-// keep puts a choice into best: by period, then by memory, then as it came.
+// keep puts a choice into best: by period, then by memory, then those whose first and last page stream, which never hurts a
+// period and helps a forward that stands alone.
 func (s *search) keep(places []place, resident Bytes, period Nanoseconds) {
 	if period >= never {
 		return
@@ -90,7 +101,7 @@ func (s *search) keep(places []place, resident Bytes, period Nanoseconds) {
 		s.heavy = choice{slices.Clone(places), resident, period}
 	}
 	at, found := slices.BinarySearchFunc(s.best, choice{places, resident, period}, func(a, b choice) int {
-		return cmp.Or(cmp.Compare(a.period, b.period), cmp.Compare(a.resident, b.resident), slices.Compare(a.places, b.places))
+		return cmp.Or(cmp.Compare(a.period, b.period), cmp.Compare(a.resident, b.resident), a.ends()-b.ends(), slices.Compare(a.places, b.places))
 	})
 	if found || at == s.most {
 		return

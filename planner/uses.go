@@ -11,11 +11,20 @@ type visit struct {
 	of int // index of the unit, later of the page
 }
 
-// visits lists all uses, by first step and then by last.
+// visits lists all uses of units, by first step and then by last.
 func visits(units []Unit) []visit {
+	return inOrder(units, func(u Unit) []Use { return u.Uses })
+}
+
+// visitsOf lists all uses of pages likewise.
+func visitsOf(pages []draft) []visit {
+	return inOrder(pages, func(d draft) []Use { return d.uses })
+}
+
+func inOrder[T any](items []T, uses func(T) []Use) []visit {
 	var all []visit
-	for i, u := range units {
-		for _, use := range u.Uses {
+	for i, item := range items {
+		for _, use := range uses(item) {
 			all = append(all, visit{use, i})
 		}
 	}
