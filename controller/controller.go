@@ -49,7 +49,6 @@ func (c Config) options(wish ipc.Wish) (planner.Options, error) {
 	if err != nil {
 		return planner.Options{}, err
 	}
-	options.OneLap = true // the worker knows one place for each copy
 	if c.Overrides.VRAM != (planner.Share{}) {
 		options.VRAM = c.Overrides.VRAM
 	}

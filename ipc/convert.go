@@ -39,7 +39,7 @@ func FromPlan(p planner.Plan) Plan {
 		Version: uint64(p.Version), Mode: string(p.Mode),
 		ArenaBytes: uint64(p.Arena), ResidentBytes: uint64(p.Resident), BudgetBytes: uint64(p.Budget), ReserveBytes: uint64(p.Reserve),
 		PeriodNS: uint64(p.Period), BoundNS: uint64(p.Bound), Bottleneck: string(p.Bottleneck),
-		Eviction: unsigned(p.Eviction),
+		Laps: uint64(max(1, p.Laps)), Eviction: unsigned(p.Eviction),
 	}
 	for _, page := range p.Pages {
 		out.Pages = append(out.Pages, Page{Units: unsigned(page.Units), Bytes: uint64(page.Bytes), Placement: string(page.Placement)})
@@ -56,7 +56,7 @@ func FromPlan(p planner.Plan) Plan {
 func ToPlan(m Plan) (planner.Plan, error) {
 	c := &converter{}
 	out := planner.Plan{
-		Version: c.index(m.Version, "version"), Mode: planner.Mode(m.Mode), Eviction: c.indexes(m.Eviction, "eviction"),
+		Version: c.index(m.Version, "version"), Mode: planner.Mode(m.Mode), Laps: c.index(m.Laps, "laps"), Eviction: c.indexes(m.Eviction, "eviction"),
 		Arena: c.size(m.ArenaBytes, "arena_bytes"), Resident: c.size(m.ResidentBytes, "resident_bytes"),
 		Budget: c.size(m.BudgetBytes, "budget_bytes"), Reserve: c.size(m.ReserveBytes, "reserve_bytes"),
 		Period: planner.Nanoseconds(c.number(m.PeriodNS, "period_ns")), Bound: planner.Nanoseconds(c.number(m.BoundNS, "bound_ns")),

@@ -62,7 +62,8 @@ func TestAPlanArrivesWhole(t *testing.T) {
 		Version: 3, Mode: planner.ModePage, Eviction: []int{1}, Arena: 1024, Resident: 512, Budget: 2048, Reserve: 64, Period: 7, Bound: 6,
 		Bottleneck: planner.BoundByLink,
 		Pages:      []planner.Page{{Units: []int{0, 1}, Bytes: 1024, Placement: planner.Streamed}, {Units: []int{2}, Bytes: 512, Placement: planner.Resident}},
-		Copies:     []planner.Copy{{Page: 0, Offset: 512, First: 1, Last: 2, After: 1}},
+		Copies:     []planner.Copy{{Page: 0, Offset: 512, First: 1, Last: 2, After: 1}, {Page: 0, Offset: 0, First: 1, Last: 2, After: 1}},
+		Laps:       2,
 	}
 	got, err := ToPlan(FromPlan(plan))
 	if diff := cmp.Diff(plan, got); diff != "" || err != nil {
@@ -74,6 +75,7 @@ func TestFiguresOfAPlanThatDoNotFitAreNamed(t *testing.T) {
 	const huge = math.MaxUint64
 	for want, plan := range map[string]Plan{
 		"version":          {Version: huge},
+		"laps":             {Laps: huge},
 		"eviction":         {Eviction: []uint64{huge}},
 		"arena_bytes":      {ArenaBytes: huge},
 		"bound_ns":         {BoundNS: huge},

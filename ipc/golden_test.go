@@ -50,7 +50,7 @@ func vectors() map[string]Message {
 				{Units: []uint64{0, 1}, Bytes: 1 << 20, Placement: "streamed"}, {Units: []uint64{2}, Bytes: 1 << 19, Placement: "resident"},
 				{Units: []uint64{3}, Bytes: 256, Placement: "unread"},
 			},
-			Copies:   []Copy{{Page: 0, Offset: 512, First: 0, Last: 3, After: 1}},
+			Copies: []Copy{{Page: 0, Offset: 512, First: 0, Last: 3, After: 1}, {Page: 0, Offset: 0, First: 0, Last: 3, After: 1}}, Laps: 2,
 			Eviction: []uint64{1}, ArenaBytes: 1<<20 + 512, ResidentBytes: 1 << 19, BudgetBytes: 2 << 20, ReserveBytes: 1 << 16,
 			PeriodNS: 12_400_000, BoundNS: 12_100_000, Bottleneck: "link",
 		},
@@ -64,6 +64,7 @@ func vectors() map[string]Message {
 		"plan_extreme": &Plan{
 			Version: math.MaxUint64, Mode: long, Pages: []Page{{Bytes: math.MaxUint64}, {Units: []uint64{math.MaxUint64}, Placement: long}},
 			Copies:   []Copy{{}, {Page: math.MaxUint64, Offset: math.MaxUint64, First: math.MaxUint64, Last: math.MaxUint64, After: math.MaxUint64}},
+			Laps:     math.MaxUint64,
 			Eviction: []uint64{math.MaxUint64}, ArenaBytes: math.MaxUint64, ResidentBytes: math.MaxUint64, BudgetBytes: math.MaxUint64,
 			ReserveBytes: math.MaxUint64, PeriodNS: math.MaxUint64, BoundNS: math.MaxUint64, Bottleneck: long,
 		},

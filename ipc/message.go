@@ -94,6 +94,7 @@ type Plan struct {
 	Mode          string
 	Pages         []Page
 	Copies        []Copy
+	Laps          uint64 // forwards that one turn of the ring takes
 	Eviction      []uint64
 	ArenaBytes    uint64
 	ResidentBytes uint64

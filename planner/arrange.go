@@ -4,7 +4,7 @@ import "slices"
 
 // arrange gives the copies of a plan their offsets, within room bytes, so that the period stays what the choice promises, if
 // that can be found; false where pages that are used at the same time find no place beside each other.
-func (s *search) arrange(p *Plan, c choice, room Bytes, effort int) bool {
+func (s *search) arrange(p *Plan, c choice, room Bytes, effort *int) bool {
 	if len(p.Copies) == 0 {
 		return true
 	}
@@ -21,9 +21,9 @@ func (s *search) arrange(p *Plan, c choice, room Bytes, effort int) bool {
 		if percent < 100 && goal >= lowest {
 			break
 		}
-		for turn := 1; turn <= s.turns && lowest > goal; turn++ {
+		for turn := 1; turn <= mostTurns && lowest > goal; turn++ {
 			l := newLayout(sizes, turn, smaller, room)
-			offsets, rated := l.find(goal, &effort, func(offsets []Bytes) Nanoseconds {
+			offsets, rated := l.find(goal, effort, func(offsets []Bytes) Nanoseconds {
 				return s.ringPeriod(c.places, waits(l.size, offsets, len(sizes)))
 			})
 			if rated < lowest {

@@ -113,12 +113,17 @@ func (b builder) best(search func(l *lap) *search) (Plan, error) {
 // that.
 func (b builder) groupings() [][]draft {
 	best := pageSize(b.m.Weights()-b.budget, b.budget, b.machine.Link)
+	g := newGrouping(b.m, b.o, best)
 	if b.o.PagesAsGiven || b.o.MaxLayerSize > 0 {
-		return [][]draft{newGrouping(b.m, b.o, best).drafts()}
+		return [][]draft{g.drafts()}
 	}
 	var out [][]draft
 	for _, target := range []Bytes{best, best / 2, 2 * best} {
-		drafts := newGrouping(b.m, b.o, target).drafts()
+		g.target = target
+		drafts := g.drafts()
+		if len(out) > 0 && len(drafts) > mostLocal {
+			continue
+		}
 		if !slices.ContainsFunc(out, func(other []draft) bool { return len(other) == len(drafts) }) {
 			out = append(out, drafts)
 		}
@@ -142,18 +147,16 @@ func (b builder) pageOf(s *search) (Plan, error) {
 	return b.lay(s)
 }
 
-// layouts are the efforts that go into laying out one choice, in neighbours looked at, some 2 ns each: little for every
-// choice, then more for the best ones.
-var layouts = []struct{ choices, effort int }{{1 << 20, 100_000}, {3, 1_000_000}}
+// layouts are the efforts that go into layouts, in neighbours looked at, some 2 ns each: little for every choice, then more
+// for the best ones together.
+var layouts = []struct{ choices, each, together int }{{choices: 1 << 20, each: 100_000}, {choices: 3, together: 3_000_000}}
 
 // lay gives the best choices of a search offsets until the next one cannot be better any more, and takes the best plan.
 func (b builder) lay(s *search) (Plan, error) {
 	var best Plan
-	if b.o.OneLap {
-		s.turns = 1
-	}
 	s.lighten()
 	for _, pass := range layouts {
+		effort := pass.together
 		for i, c := range s.inTurn() {
 			if i == pass.choices || best.Pages != nil && best.Period <= s.best[0].period {
 				break
@@ -162,7 +165,8 @@ func (b builder) lay(s *search) (Plan, error) {
 				continue
 			}
 			p := b.assemble(s.lap, c.places)
-			if !s.arrange(&p, c, b.budget-c.resident, pass.effort) {
+			effort += pass.each
+			if !s.arrange(&p, c, b.budget-c.resident, &effort) {
 				continue
 			}
 			candidate, err := b.finish(p)
@@ -216,7 +220,7 @@ func (b builder) assemble(l *lap, places []place) Plan {
 	p := Plan{Mode: b.o.Mode, Laps: 1}
 	names := map[place]Placement{away: Streamed, stay: Resident, left: OnCPU}
 	for i, d := range l.pages {
-		p.Pages = append(p.Pages, Page{Units: d.units, Bytes: d.bytes, Placement: names[places[i]]})
+		p.Pages = append(p.Pages, Page{Units: slices.Clip(d.units), Bytes: d.bytes, Placement: names[places[i]]})
 	}
 	p.Resident = l.weight(places, stay)
 	p.Copies = l.copiesOf(places)

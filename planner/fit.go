@@ -11,7 +11,11 @@ func (s *search) need(places []place) Bytes {
 // smallest is the way to place pages that needs the least memory, as far as single moves find it: from all streamed, and
 // from those that are held over others resident.
 func (s *search) smallest() []place {
-	best := s.shrunk(s.lap.allAway())
+	best := s.lap.allAway()
+	if len(s.knots()) == 0 {
+		return best
+	}
+	best = s.shrunk(best)
 	if other := s.shrunk(make([]place, len(best))); s.need(other) < s.need(best) {
 		best = other
 	}
@@ -22,7 +26,7 @@ func (s *search) smallest() []place {
 // others, or under such a one, can make a difference.
 func (s *search) shrunk(places []place) []place {
 	least := s.need(places)
-	for better := true; better && s.knots() != nil; {
+	for better := true; better; {
 		better = false
 		for _, i := range s.knots() {
 			was := places[i]

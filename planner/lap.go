@@ -24,6 +24,7 @@ type stop struct {
 // A lap is one forward as the search sees it: every use of every page, in order, and the times between them.
 type lap struct {
 	stops []stop
+	uses  []visit
 	lead  Nanoseconds // device time before the first stop
 	back  Nanoseconds // to bring the result back from the CPU
 	floor Nanoseconds // device time of all steps
@@ -34,8 +35,8 @@ type lap struct {
 
 // newLap lays out the uses of pages over the steps of a manifest.
 func newLap(m Manifest, machine Machine, pages []draft) *lap {
-	l := &lap{pages: pages, dram: machine.Host.Rate, back: machine.crossing(0)}
 	all := visitsOf(pages)
+	l := &lap{pages: pages, uses: all, dram: machine.Host.Rate, back: machine.crossing(0)}
 	device, cpu := timesBefore(m.Steps)
 	l.floor = device[len(m.Steps)]
 	l.stops = make([]stop, len(all))
@@ -100,8 +101,8 @@ func (l *lap) weight(places []place, at place) Bytes {
 // copiesOf are the copies of one lap: one for every use of a streamed page, or for several that follow each other without
 // another streamed page between them.
 func (l *lap) copiesOf(places []place) []Copy {
-	var copies []Copy
-	for _, v := range visitsOf(l.pages) {
+	copies := make([]Copy, 0, len(l.uses))
+	for _, v := range l.uses {
 		if places[v.of] != away {
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 const (
 	layoutTries = 96
 	tryEffort   = 300_000 // in one try
+	rateEffort  = 100     // per copy, to order and to rate them, in neighbours looked at
 	deepest     = 32      // copies that a layout keeps apart: more are hardly ever on their way
 	mostTurns   = 2       // laps of a ring
 )
@@ -70,11 +71,17 @@ func (l *layout) find(goal Nanoseconds, effort *int, rate func(offset []Bytes) N
 	order := make([]int, len(l.size))
 	lowest = never + 1
 	for try := 0; try <= layoutTries && lowest > goal && (try == 0 || *effort > 0); try++ {
-		l.effort = fewestLaps * len(l.size) // to rate it
-		if try == 0 {
+		l.effort = rateEffort * len(l.size)
+		switch try {
+		case 0:
 			l.wrap()
-		} else {
-			l.shuffle(order, try-1)
+		case 1:
+			for k := range order {
+				order[k] = k
+			}
+			l.place(order)
+		default:
+			l.shuffle(order, try-2)
 			l.place(order)
 		}
 		if rated := rate(l.offset); rated < lowest {

@@ -5,7 +5,6 @@ type Options struct {
 	Mode         Mode
 	VRAM         Share    // device bytes, or a share of the model's weights
 	Budget       Bytes    // device bytes for weights alone; above 0 it stands in place of VRAM and of the reserve
-	OneLap       bool     // a turn of the ring takes one lap, for workers whose offsets are the same in every forward
 	PagesAsGiven bool     // every unit is one page and one copy: nothing is merged
 	MaxLayerSize int64    // parameters: modules up to this size are paged whole
 	MaxCapacity  Capacity // chunk: how much of the model may live on the device

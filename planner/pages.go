@@ -64,6 +64,7 @@ type draft struct {
 // A grouping decides which neighbours share a page.
 type grouping struct {
 	units   []Unit
+	uses    []visit
 	target  Bytes    // no page grows above it
 	asGiven bool     // every unit is a page
 	keys    []string // of units that belong together, where modules are paged whole
@@ -72,12 +73,15 @@ type grouping struct {
 }
 
 func newGrouping(m Manifest, o Options, target Bytes) grouping {
-	g := grouping{units: m.Units, target: target, asGiven: o.PagesAsGiven, stays: long(m.Units), place: make([]int, len(m.Units))}
+	uses := visits(m.Units)
+	g := grouping{
+		units: m.Units, uses: uses, target: target, asGiven: o.PagesAsGiven, stays: long(uses, len(m.Units)), place: make([]int, len(m.Units)),
+	}
 	if o.MaxLayerSize > 0 && !o.PagesAsGiven {
 		g.keys = moduleKeys(m.Units, o.MaxLayerSize)
 	}
 	place := 0
-	for _, v := range visits(m.Units) {
+	for _, v := range uses {
 		if !g.stays[v.of] {
 			g.place[v.of] = place
 			place++
@@ -89,18 +93,20 @@ func newGrouping(m Manifest, o Options, target Bytes) grouping {
 // drafts groups the units that some forward reads into pages, in the order of first use.
 func (g grouping) drafts() []draft {
 	var out []draft
+	order := make([]int, 0, len(g.units)) // all drafts' units
 	begun := make([]bool, len(g.units))
-	for _, v := range visits(g.units) {
+	for _, v := range g.uses {
 		if begun[v.of] {
 			continue
 		}
 		begun[v.of] = true
 		u := g.units[v.of]
+		order = append(order, v.of)
 		if last := len(out) - 1; last >= 0 && g.joins(out[last], v.of) {
 			out[last].add(v.of, u)
 			continue
 		}
-		out = append(out, draft{units: []int{v.of}, bytes: u.Bytes, uses: append([]Use(nil), u.Uses...), stays: g.stays[v.of]})
+		out = append(out, draft{units: order[len(order)-1:], bytes: u.Bytes, uses: u.Uses, stays: g.stays[v.of]})
 	}
 	return out
 }
@@ -123,8 +129,7 @@ func (g grouping) joins(d draft, i int) bool {
 func (d *draft) add(i int, u Unit) {
 	d.units = append(d.units, i)
 	d.bytes += u.Bytes
-	d.uses[0].First = min(d.uses[0].First, u.Uses[0].First)
-	d.uses[0].Last = max(d.uses[0].Last, u.Uses[0].Last)
+	d.uses = []Use{{min(d.uses[0].First, u.Uses[0].First), max(d.uses[0].Last, u.Uses[0].Last)}}
 }
 
 // moduleKeys names for every unit the outermost module around it that has at most maxParameters, or the unit itself: the

@@ -35,7 +35,6 @@ type search struct {
 	budget Bytes
 	most   int      // choices kept
 	best   []choice // the shortest period first, no two alike
-	turns  int      // laps that a turn of the ring may take
 	heavy  choice   // of those that let the device compute without waiting, the one with the most residents
 
 	tied     []int  // see knots
@@ -43,7 +42,7 @@ type search struct {
 }
 
 func newSearch(l *lap, budget Bytes) *search {
-	return &search{pacer: newPacer(l), budget: budget, turns: mostTurns, most: min(max(2, 768/max(1, len(l.pages))), 64)}
+	return &search{pacer: newPacer(l), budget: budget, most: min(max(2, 768/max(1, len(l.pages))), 64)}
 }
 
 // run fills best. What a smaller budget leads to is tried as well, since more memory must not make a plan worse.

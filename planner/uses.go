@@ -36,11 +36,10 @@ func sortVisits(all []visit) {
 	slices.SortStableFunc(all, func(a, b visit) int { return cmp.Or(a.First-b.First, a.Last-b.Last, a.of-b.of) })
 }
 
-// long marks the units that hold a use during which another one begins. A ring frees in order, so such a unit would keep
+// long marks the units of some uses that hold a use during which another one begins. A ring frees in order, so such a unit would keep
 // everything behind it: it must be resident.
-func long(units []Unit) []bool {
-	marked := make([]bool, len(units))
-	all := visits(units)
+func long(all []visit, units int) []bool {
+	marked := make([]bool, units)
 	for i, v := range all {
 		next := i + 1
 		for next < len(all) && all[next].First == v.First {

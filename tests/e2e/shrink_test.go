@@ -49,32 +49,73 @@ func (w *watcher) latest() (controller.Reported, planner.Plan) {
 	return w.reported[len(w.reported)-1], w.plan
 }
 
-func TestAServiceTakesPartOfAWorkersMemoryBackWhileItRuns(t *testing.T) {
-	p := newPlace(t)
-	finished := filepath.Join(t.TempDir(), "finished")
-	path := write(t, "endless.py", endless)
+// serve runs a controller in this process for as long as the test does.
+func serve(t *testing.T, p place) (*controller.Controller, *watcher) {
+	t.Helper()
 	watch := &watcher{opened: make(chan struct{}), ready: make(chan struct{})}
 	control, err := controller.New(controller.Config{Socket: filepath.Join(p.runtime, "s"), Observer: watch, Prober: probe.Fixed(probe.Reading{})})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, end := context.WithCancel(t.Context())
 	served := make(chan error, 1)
+	ctx, end := context.WithCancel(t.Context())
 	go func() { served <- control.Run(ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		end()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
-	}()
-	<-watch.ready
-	cmd := p.command(ctx)
-	worker, err := control.Spawn(ctx, controller.Command{
-		Python: python(t), Args: []string{"-u", "-m", "optimem_worker", "run", path, "--device", "sim", "--", "12", finished}, Env: cmd.Env,
 	})
+	<-watch.ready
+	return control, watch
+}
+
+// spawn starts a script as a worker.
+func spawn(t *testing.T, p place, control *controller.Controller, script ...string) *controller.Worker {
+	t.Helper()
+	args := append([]string{"-u", "-m", "optimem_worker", "run", script[0], "--device", "sim", "--"}, script[1:]...)
+	worker, err := control.Spawn(t.Context(), controller.Command{Python: python(t), Args: args, Env: p.command(t.Context()).Env})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return worker
+}
+
+// odd has an odd number of equal layers and room for two of them.
+const odd = `
+import sys, torch, optimem
+torch.manual_seed(0)
+model = torch.nn.Sequential(*[torch.nn.Linear(512, 512, bias=False) for _ in range(5)]).eval()
+x = torch.rand(384, 512)
+with torch.no_grad():
+    plain = model(x)
+    optimem.page(model, vram="40%", max_layer_size=512 * 512)
+    same = all(torch.equal(model(x).cpu(), plain) for _ in range(9))
+open(sys.argv[1], "w").write(f"same {same} misses {optimem.status(model).misses}")
+`
+
+func TestARingThatTurnsInTwoLapsKeepsTheResults(t *testing.T) {
+	p := newPlace(t)
+	finished := filepath.Join(t.TempDir(), "finished")
+	control, watch := serve(t, p)
+	worker := spawn(t, p, control, write(t, "odd.py", odd), finished)
+	<-worker.Done()
+	if err := worker.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, plan := watch.latest(); plan.Laps != 2 {
+		t.Errorf("the ring turns in %d laps: %+v", plan.Laps, plan)
+	}
+	if words := read(t, finished); words != "same True misses 0" {
+		t.Errorf("got %q", words)
+	}
+}
+
+func TestAServiceTakesPartOfAWorkersMemoryBackWhileItRuns(t *testing.T) {
+	p := newPlace(t)
+	finished := filepath.Join(t.TempDir(), "finished")
+	control, watch := serve(t, p)
+	worker := spawn(t, p, control, write(t, "endless.py", endless), "12", finished)
 	<-watch.opened
 	running := func() bool { report, plan := watch.latest(); return report.Report.Forwards > 20 && plan.Version > 0 }
 	eventually(t, time.Minute, "the worker runs under a plan", running)
@@ -84,7 +125,7 @@ func TestAServiceTakesPartOfAWorkersMemoryBackWhileItRuns(t *testing.T) {
 		t.Fatal("the session is gone")
 	}
 	back := plan.Budget / 2
-	if err := session.Shrink(ctx, back, time.Second); err != nil {
+	if err := session.Shrink(t.Context(), back, time.Second); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 30*time.Second, "the memory is back", func() bool {

@@ -66,7 +66,7 @@ class Pager:
             _exits(_readers(plan.pages[copy.page].units, units), recording.borders[copy.first + 1 : copy.last + 2])
             for copy in plan.copies
         ]
-        self._ring = Ring(plan.copies, self._issue)
+        self._ring = Ring(plan.copies, plan.laps, self._issue)
         self._pending = self._bring_residents()
         self._ring.issue_ahead()
 

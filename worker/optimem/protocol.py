@@ -153,6 +153,7 @@ class Plan:
     mode: str
     pages: list[Page]
     copies: list[Copy]
+    laps: int  # forwards that one turn of the ring takes
     eviction: list[int]
     arena_bytes: int
     resident_bytes: int

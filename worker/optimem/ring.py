@@ -1,8 +1,9 @@
 """The ring: streamed pages take turns in the arena, in the order of the plan, lap after lap.
 
 It knows marks and copies, no modules and no parameters. Copies are counted through all laps by one number n; copy n is entry
-n mod K of the plan. A copy may be issued as soon as the host knows the mark after which its arena bytes are free, which is
-long before the device gets there: the copy stream waits for it, the host does not.
+n mod K of the plan. A turn of the ring may take several laps, with the same pages at other offsets in each. A copy may be
+issued as soon as the host knows the mark after which its arena bytes are free, which is long before the device gets there:
+the copy stream waits for it, the host does not.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ class Turn:
 class Ring:
     """Issues copies ahead and hands out turns. `issue(entry, after)` starts a copy and returns its mark."""
 
-    def __init__(self, copies: Sequence[Copy], issue: Callable[[int, Any], Any]) -> None:
+    def __init__(self, copies: Sequence[Copy], laps: int, issue: Callable[[int, Any], Any]) -> None:
         self._copies = copies
+        self._per_lap = len(copies) // laps
         self._issue = issue
         self.restart()
 
@@ -116,4 +118,4 @@ class Ring:
         return self._copies[number % len(self._copies)].after
 
     def _lap_end(self) -> int:
-        return (self._lap + 1) * len(self._copies)
+        return (self._lap + 1) * self._per_lap

@@ -34,7 +34,7 @@ HOST = replace(
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy of a lap; see planner.Copy."""
+    """One copy of a turn of the ring; see planner.Copy."""
 
     page: int
     offset: int
@@ -51,10 +51,21 @@ class Case:
     rate: int
     lanes: int
     laps: int
+    turn: int  # laps that a turn of the ring takes
     arena: int
     compute: list[int]
     pages: list[int]
     copies: list[Copy]
+
+    @property
+    def per_lap(self) -> int:
+        """Copies of one lap."""
+        return len(self.copies) // self.turn
+
+    def of_lap(self, lap: int) -> range:
+        """The copies of a lap, by their places in the turn."""
+        first = lap % self.turn * self.per_lap
+        return range(first, first + self.per_lap)
 
 
 class Marks:
@@ -114,21 +125,23 @@ class Player:
         for marks in self._marks.values():
             marks.start_lap()
         for step, compute in enumerate(self._case.compute):
-            for k, copy in enumerate(self._case.copies):
-                if copy.first == step:
+            for k in self._case.of_lap(lap):
+                if self._case.copies[k].first == step:
                     self._compute.wait_event(self._bring(lap, k))
             self._marks["step_start"].record(self._compute)
-            for k, copy in enumerate(self._case.copies):
-                if copy.first <= step <= copy.last:
+            for k in self._case.of_lap(lap):
+                if self._case.copies[k].first <= step <= self._case.copies[k].last:
                     self._read(k)
             simgpu._sleep(compute)
             self._marks["step_end"].record(self._compute)
 
     def _bring(self, lap: int, k: int) -> torch.Event:
         """Copies once the bytes are released; the event of its end."""
-        blocker_lap, blocker = divmod(lap * len(self._case.copies) + k - self._case.copies[k].after, len(self._case.copies))
-        if blocker_lap >= 0:
-            self._copies.wait_event(self._marks["step_end"][blocker_lap, self._case.copies[blocker].last])
+        number = lap * self._case.per_lap + k % self._case.per_lap
+        blocker = number - self._case.copies[k].after
+        if blocker >= 0:
+            last = self._case.copies[blocker % len(self._case.copies)].last
+            self._copies.wait_event(self._marks["step_end"][blocker // self._case.per_lap, last])
         self._marks["copy_start"].record(self._copies)
         with self._copies:
             self._place(k).copy_(self._masters[self._case.copies[k].page], non_blocking=True)
