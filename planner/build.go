@@ -109,17 +109,14 @@ func (b builder) best(search func(l *lap) *search) (Plan, error) {
 	return best, nil
 }
 
-// groupings are the ways to make pages that are worth a search: of the size that is best by formula, of half and of twice
-// that.
+// groupings are the ways to make pages that are worth a search. Where pages are many, one is enough.
 func (b builder) groupings() [][]draft {
-	best := pageSize(b.m.Weights()-b.budget, b.budget, b.machine.Link)
-	g := newGrouping(b.m, b.o, best)
+	g := newGrouping(b.m, b.o)
 	if b.o.PagesAsGiven || b.o.MaxLayerSize > 0 {
 		return [][]draft{g.drafts()}
 	}
 	var out [][]draft
-	for _, target := range []Bytes{best, best / 2, 2 * best} {
-		g.target = target
+	for _, g.target = range pageSizes(b.m.Weights(), b.budget, b.machine.Link) {
 		drafts := g.drafts()
 		if len(out) > 0 && len(drafts) > mostLocal {
 			continue

@@ -2,6 +2,7 @@ package planner
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -255,13 +256,24 @@ func FuzzBuild(f *testing.F) {
 }
 
 func BenchmarkBuild(b *testing.B) {
-	for name, n := range map[string]int{"1000": 1000, "10000": 10_000} {
-		b.Run(name, func(b *testing.B) {
-			m := uniform(n, 20<<20, 500_000)
-			b.ReportAllocs()
-			for b.Loop() {
-				built(b, m, pcie, percent(40))
-			}
-		})
+	for _, n := range []int{1000, 10_000} {
+		for name, m := range map[string]Manifest{"equal": uniform(n, 20<<20, 500_000), "mixed": mixed(n)} {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					built(b, m, pcie, percent(40))
+				}
+			})
+		}
 	}
+}
+
+// mixed is a chain of n units of all sizes up to 8 MiB and times up to 300 us, in no order.
+func mixed(n int) Manifest {
+	sizes, times := make([]Bytes, n), make([]Nanoseconds, n)
+	for i := range n {
+		sizes[i] = Bytes(scatter(1, i) * float64(8<<20))
+		times[i] = Nanoseconds(scatter(2, i) * 300_000)
+	}
+	return chainOf(sizes, times)
 }

@@ -18,12 +18,27 @@ const (
 	budgetShare  = 16       // no page is merged above this part of the budget
 )
 
-// pageSize is the size that costs least over a forward: streaming X bytes in pages of s with K on their way takes
-// X L / s for latencies and K s / B to fill and drain, which is least at s = sqrt(X L B / K).
-func pageSize(streamed, budget Bytes, link Link) Bytes {
-	best := Bytes(math.Sqrt(float64(max(0, streamed)) * float64(link.perLatency()) / inFlight))
-	return min(max(best, smallestPage), budget/budgetShare)
+// pageSizes are the sizes worth a try: the best by formula first, then larger ones up to the best for any budget, and the next
+// smaller one. Sizes are powers of two, and a larger budget has all those of a smaller one, so that its plan is no worse.
+func pageSizes(weights, budget Bytes, link Link) []Bytes {
+	most := max(1, budget/budgetShare)
+	best, top := pageSize(max(0, weights-budget), link), pageSize(weights, link)
+	out := []Bytes{min(best, powerOfTwo(most))}
+	for size := 2 * best; size <= min(2*top, most); size *= 2 {
+		out = append(out, size)
+	}
+	return append(out, out[0]/2)
 }
+
+// pageSize is the size that costs least over a forward, to the nearest power of two: streaming X bytes in pages of s with K on
+// their way takes X L / s for latencies and K s / B to fill and drain, which is least at s = sqrt(X L B / K).
+func pageSize(streamed Bytes, link Link) Bytes {
+	best := math.Sqrt(float64(streamed) * float64(link.perLatency()) / inFlight)
+	return powerOfTwo(max(Bytes(best*math.Sqrt2), smallestPage))
+}
+
+// powerOfTwo is the largest that size holds.
+func powerOfTwo(size Bytes) Bytes { return 1 << (bits.Len64(uint64(size)) - 1) }
 
 func (l Link) orUsual() Link {
 	if l.Rate <= 0 {
@@ -72,10 +87,10 @@ type grouping struct {
 	stays   []bool   // the unit must be resident
 }
 
-func newGrouping(m Manifest, o Options, target Bytes) grouping {
+func newGrouping(m Manifest, o Options) grouping {
 	uses := visits(m.Units)
 	g := grouping{
-		units: m.Units, uses: uses, target: target, asGiven: o.PagesAsGiven, stays: long(uses, len(m.Units)), place: make([]int, len(m.Units)),
+		units: m.Units, uses: uses, asGiven: o.PagesAsGiven, stays: long(uses, len(m.Units)), place: make([]int, len(m.Units)),
 	}
 	if o.MaxLayerSize > 0 && !o.PagesAsGiven {
 		g.keys = moduleKeys(m.Units, o.MaxLayerSize)

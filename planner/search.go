@@ -63,8 +63,6 @@ func (s *search) smaller() []Bytes {
 	switch n := len(s.lap.pages); {
 	case n <= shortList:
 		return []Bytes{15, 14}
-	case n <= mostLocal:
-		return []Bytes{15}
 	}
 	return nil
 }
