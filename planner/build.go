@@ -146,7 +146,7 @@ func (b builder) pageOf(s *search) (Plan, error) {
 
 // layouts are the efforts that go into layouts, in neighbours looked at, some 2 ns each: little for every choice, then more
 // for the best ones together.
-var layouts = []struct{ choices, each, together int }{{choices: 1 << 20, each: 100_000}, {choices: 3, together: 3_000_000}}
+var layouts = []struct{ choices, each, together int }{{choices: 1 << 20, each: 300_000}, {choices: 3, together: 3_000_000}}
 
 // lay gives the best choices of a search offsets until the next one cannot be better any more, and takes the best plan.
 func (b builder) lay(s *search) (Plan, error) {

@@ -9,6 +9,7 @@ func (s *search) improve() {
 	limit := s.effort + localEffort
 	starts := slices.Clone(s.best)
 	if len(s.lap.pages) <= shortList {
+		limit = s.effort + shortEffort
 		for _, places := range [][]place{s.smallest(), s.lap.allAway()} {
 			resident := s.lap.weight(places, stay)
 			starts = slices.Insert(starts, 0, choice{places, resident, s.period(places, s.budget-resident)})

@@ -7,9 +7,10 @@ import (
 
 // How much the search may try, in evaluated stops: some 8 ns each.
 const (
-	creditEffort = 400_000
-	localEffort  = 700_000
-	mostLocal    = 512 // pages up to which single moves are tried
+	creditEffort = 250_000
+	localEffort  = 400_000
+	shortEffort  = 700_000 // in place of localEffort, in short lists
+	mostLocal    = 512     // pages up to which single moves are tried
 )
 
 // A choice is a way to place pages, with the arena that the residents leave.
