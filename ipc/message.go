@@ -1,7 +1,7 @@
 package ipc
 
 // Version is the protocol version. Two ends that differ in it do not talk.
-const Version = 1
+const Version = 2
 
 // Every message is a struct written as an array, in the order of its fields. Sizes are bytes, times are nanoseconds, both
 // uint64; what is not known is 0. A frame carries [name, message].

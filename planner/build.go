@@ -29,7 +29,7 @@ func Build(m Manifest, machine Machine, o Options) (Plan, error) {
 	b := builder{m: m, machine: machine, o: o, budget: forWeights, reserve: reserved}
 	switch {
 	case o.Mode == ModeChunk:
-		return b.checked(b.chunk(), nil)
+		return b.checked(b.chunk())
 	case o.Mode != ModePage && o.Mode != ModeAuto:
 		return Plan{}, fmt.Errorf("plan %s: there is no mode %q: give page, chunk or auto", m.Model, o.Mode)
 	case !m.Recorded:
@@ -128,14 +128,12 @@ func (b builder) groupings() [][]draft {
 	return out
 }
 
-// pageOf plans for the pages of a search.
+// pageOf plans for the pages of a search. Where they all fit there is nothing to search, unless the CPU is faster at a step.
 func (b builder) pageOf(s *search) (Plan, error) {
-	places := make([]place, len(s.lap.pages))
-	for i := range places {
-		places[i] = stay
-	}
-	if s.lap.weight(places, stay) <= b.budget {
-		return b.finish(b.assemble(s.lap, places))
+	all := s.lap.allHere()
+	faster := func(step Step) bool { return step.CPU < step.Compute }
+	if s.lap.weight(all, stay) <= b.budget && (len(all) == 0 || s.mayLeave == nil || !slices.ContainsFunc(b.m.Steps, faster)) {
+		return b.finish(b.assemble(s.lap, all))
 	}
 	s.run()
 	if len(s.best) == 0 {
@@ -145,14 +143,21 @@ func (b builder) pageOf(s *search) (Plan, error) {
 }
 
 // layouts are the efforts that go into layouts, in neighbours looked at, some 2 ns each: little for every choice, then more
-// for the best ones together.
-var layouts = []struct{ choices, each, together int }{{choices: 1 << 20, each: 300_000}, {choices: 3, together: 3_000_000}}
+// for the best ones together. Short lists have many choices that are worth it.
+func layouts(pages int) []layoutPass {
+	if pages > shortList {
+		return []layoutPass{{choices: 1 << 20, each: 60_000}, {choices: 3, together: 1_000_000}}
+	}
+	return []layoutPass{{choices: 1 << 20, each: 300_000}, {choices: 3, together: 3_000_000}}
+}
+
+type layoutPass struct{ choices, each, together int }
 
 // lay gives the best choices of a search offsets until the next one cannot be better any more, and takes the best plan.
 func (b builder) lay(s *search) (Plan, error) {
 	var best Plan
 	s.lighten()
-	for _, pass := range layouts {
+	for _, pass := range layouts(len(s.lap.pages)) {
 		effort := pass.together
 		for i, c := range s.inTurn() {
 			if i == pass.choices || best.Pages != nil && best.Period <= s.best[0].period {

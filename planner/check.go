@@ -83,7 +83,7 @@ func (machine Machine) checkTraffic(m Manifest) error {
 	for i, u := range m.Units {
 		transfer := machine.Link.Transfer(u.Bytes)
 		for range u.Uses {
-			if !time.add(int64(transfer)) || !size.add(int64(u.Bytes)) {
+			if transfer >= largest || !time.add(int64(transfer)) || !size.add(int64(u.Bytes)) {
 				return invalid("units[%d] (%s): %v in each of %d uses at %d bytes/s take longer than 13 days: is the rate in bytes per second?",
 					i, u.Path, u.Bytes, len(u.Uses), int64(machine.Link.orUsual().Rate))
 			}
@@ -153,8 +153,8 @@ func (p Plan) checkBudget(Manifest) error {
 // checkCopies wants copies in order, inside the arena, of streamed pages, the same in every lap of the ring, and one for
 // every use of such a page.
 func (p Plan) checkCopies(m Manifest) error {
-	if p.Laps < 0 || len(p.Copies)%p.turn() != 0 {
-		return invalid("laps: %d copies are not those of %d laps", len(p.Copies), p.Laps)
+	if p.Laps < 0 || p.Laps > mostTurns || len(p.Copies)%p.turn() != 0 {
+		return invalid("laps: %d copies are not those of %d laps, at most %d", len(p.Copies), p.Laps, mostTurns)
 	}
 	perLap := len(p.Copies) / p.turn()
 	for k, c := range p.Copies {

@@ -1,18 +1,36 @@
 package planner
 
-// Into how many pages, at the least, a capacity and the weights are divided.
-const (
-	partsOfCapacity = 8
-	partsOfWeights  = 16
-)
+import "slices"
+
+// Into how many parts, at the least, weights are divided: coarsely, since activations cross once for a module, and ever finer,
+// since a part is on the device as a whole.
+var partsOfWeights = []int64{16, 64, 256, 1024}
 
 // chunk plans the mode chunk: one run of whole modules lives on the device, the CPU computes the rest. The run is the one
-// that saves the most time per forward within the capacity, what crosses between RAM and device counted.
-func (b builder) chunk() Plan {
-	pages := b.modules()
-	capacity := b.capacity()
+// that saves the most time per forward within the capacity, what crosses between RAM and device counted. What the weights are
+// divided into does not depend on the capacity, so that more of it is never slower.
+func (b builder) chunk() (Plan, error) {
+	var best Plan
+	for _, size := range b.layerSizes() {
+		p, err := b.chunkOf(b.modules(size))
+		if err != nil {
+			return Plan{}, err
+		}
+		if best.Pages == nil || p.Period < best.Period {
+			best = p
+		}
+	}
+	if b.m.Recorded {
+		best.Bound = LPBound(b.m, b.machine, b.capacity(), false)
+		best.Fill, best.First = fill(b.m, best, b.machine)
+	}
+	return best, nil
+}
+
+// chunkOf plans for given pages.
+func (b builder) chunkOf(pages []wholeModule) (Plan, error) {
 	p := Plan{Mode: ModeChunk, Bottleneck: BoundUnknown}
-	from, to := b.bestRun(pages, capacity)
+	from, to := b.bestRun(pages, b.capacity())
 	for i, d := range pages {
 		page := Page{Units: d.units, Bytes: d.bytes, Placement: OnCPU}
 		if i >= from && i < to {
@@ -23,14 +41,15 @@ func (b builder) chunk() Plan {
 	}
 	p.Eviction = evictionOrder(p.Pages)
 	p.Pages = append(p.Pages, unreadOnCPU(b.m)...)
-	if b.m.Recorded {
-		p.Period, p.Bound = chunkPeriod(b.m, p, b.machine), LPBound(b.m, b.machine, capacity, false)
-		p.Bottleneck = BoundByCPU
-		if to-from == len(pages) {
-			p.Bottleneck = BoundByCompute
-		}
+	if !b.m.Recorded {
+		return p, nil
 	}
-	return p
+	timeline, err := Evaluate(b.m, p, b.machine)
+	p.Period, p.Bottleneck = timeline.Period, BoundByCPU
+	if to-from == len(pages) {
+		p.Bottleneck = BoundByCompute
+	}
+	return p, err
 }
 
 // unreadOnCPU keeps what no forward reads where it is; before the recording that is everything.
@@ -48,10 +67,9 @@ type wholeModule struct {
 	closed bool
 }
 
-// modules divides the model into whole modules: the recursion stops at modules of at most the wished size, or else a part
-// of the capacity and of the weights.
-func (b builder) modules() []wholeModule {
-	keys := moduleKeys(b.m.Units, b.layerSize())
+// modules divides the model into whole modules: the recursion stops at modules of at most so many parameters.
+func (b builder) modules(layerSize int64) []wholeModule {
+	keys := moduleKeys(b.m.Units, layerSize)
 	index := map[string]int{}
 	var out []wholeModule
 	for _, v := range visits(b.m.Units) {
@@ -80,21 +98,20 @@ func (w *wholeModule) include(v visit, u Unit, module string) {
 	}
 }
 
-// layerSize is the number of parameters at which the recursion stops.
-func (b builder) layerSize() int64 {
+// layerSizes are the numbers of parameters at which the recursion may stop: the wished one, or those of some divisions.
+func (b builder) layerSizes() []int64 {
 	if b.o.MaxLayerSize > 0 {
-		return b.o.MaxLayerSize
+		return []int64{b.o.MaxLayerSize}
 	}
 	var parameters int64
 	for _, u := range b.m.Units {
 		parameters += u.Parameters
 	}
-	size := parameters / partsOfWeights
-	if weights := b.m.Weights(); weights > 0 {
-		perByte := float64(parameters) / float64(weights)
-		size = min(size, int64(float64(b.capacity())*perByte/partsOfCapacity))
+	var sizes []int64
+	for _, parts := range partsOfWeights {
+		sizes = append(sizes, max(1, parameters/parts))
 	}
-	return max(1, size)
+	return slices.Compact(sizes)
 }
 
 // capacity is how many bytes may live on the device: what the user allows, within the budget.
@@ -121,50 +138,93 @@ func (b builder) bytesOf(n int64) Bytes {
 	return Bytes(float64(b.m.Weights()) * (float64(n) / float64(parameters)))
 }
 
-// bestRun returns the run of neighbouring closed pages, from inclusive to exclusive, that saves the most; ties go to the
+// bestRun returns the run of neighbouring closed pages, from inclusive to exclusive, with the shortest forward; ties go to the
 // one with fewer bytes. Without times, before the recording, it is empty.
 func (b builder) bestRun(pages []wholeModule, capacity Bytes) (from, to int) {
-	var best Nanoseconds
-	var bestBytes Bytes
-	saves := make([]Nanoseconds, len(pages))
-	for i, page := range pages {
-		saves[i] = saving(b.m, b.machine, page.uses)
-	}
+	none := newTally(b.m, b.machine, pages)
+	shortest, fewest := none.period, Bytes(0)
 	for start := range pages {
+		t := none.clone()
 		var size Bytes
-		var saved Nanoseconds
 		for end := start; end < len(pages) && pages[end].closed; end++ {
 			if size += pages[end].bytes; size > capacity {
 				break
 			}
-			saved += saves[end]
-			if saved > best || (saved == best && saved > 0 && size < bestBytes) {
-				best, bestBytes, from, to = saved, size, start, end+1
+			t.add(pages[end])
+			if t.period < shortest || t.period == shortest && size < fewest {
+				shortest, fewest, from, to = t.period, size, start, end+1
 			}
 		}
 	}
 	return from, to
 }
 
-// saving is what moving a module to the device saves in one forward: its time on the CPU less that on the device (0 where
-// not known), less one crossing into every call and one out of it.
-func saving(m Manifest, machine Machine, uses []Use) Nanoseconds {
-	var sum Nanoseconds
-	for _, call := range calls(uses) {
-		for s := call.First; s <= call.Last; s++ {
-			sum += m.Steps[s].CPU - m.Steps[s].Compute
+// A tally is how long a forward takes, as Evaluate has it, while one page after the other comes to the device.
+type tally struct {
+	m       Manifest
+	machine Machine
+	period  Nanoseconds
+	covered []int // per step, by calls of pages on the device
+	begun   []int // per step, uses that begin there of pages on the CPU
+}
+
+// newTally has all pages on the CPU.
+func newTally(m Manifest, machine Machine, pages []wholeModule) *tally {
+	t := &tally{m: m, machine: machine, covered: make([]int, len(m.Steps)), begun: make([]int, len(m.Steps))}
+	for _, page := range pages {
+		for _, use := range page.uses {
+			t.begun[use.First]++
 		}
-		sum -= crossings(m, machine, call)
 	}
-	return sum
+	for s := range m.Steps {
+		t.period += t.time(s)
+	}
+	return t
+}
+
+func (t *tally) clone() *tally {
+	out := *t
+	out.covered, out.begun = slices.Clone(t.covered), slices.Clone(t.begun)
+	return &out
+}
+
+// add brings a page to the device, with one crossing into each of its calls and one out of it.
+func (t *tally) add(page wholeModule) {
+	for _, call := range calls(page.uses) {
+		t.period += crossings(t.m, t.machine, call)
+		for s := call.First; s <= call.Last; s++ {
+			t.change(s, 1, 0)
+		}
+	}
+	for _, use := range page.uses {
+		t.change(use.First, 0, -1)
+	}
+}
+
+func (t *tally) change(s, covered, begun int) {
+	t.period -= t.time(s)
+	t.covered[s] += covered
+	t.begun[s] += begun
+	t.period += t.time(s)
+}
+
+func (t *tally) time(s int) Nanoseconds {
+	if t.covered[s] > 0 && t.begun[s] == 0 {
+		return t.m.Steps[s].Compute
+	}
+	return t.m.Steps[s].CPU
 }
 
 func crossings(m Manifest, machine Machine, call Use) Nanoseconds {
-	sum := machine.crossing(m.Steps[call.First].Crossing)
-	if call.Last+1 < len(m.Steps) {
-		sum += machine.crossing(m.Steps[call.Last+1].Crossing)
+	return crossingBefore(m, machine, call.First) + crossingBefore(m, machine, call.Last+1)
+}
+
+// crossingBefore is how long activations take to change sides before a step; 0 for the result, whose size is not known.
+func crossingBefore(m Manifest, machine Machine, step int) Nanoseconds {
+	if step == len(m.Steps) {
+		return 0
 	}
-	return sum
+	return machine.crossing(m.Steps[step].Crossing)
 }
 
 // calls merges the uses of one module's units, which are in order, into its calls: uses that are close belong to one.
@@ -183,31 +243,28 @@ func calls(uses []Use) []Use {
 // gapWithin is how many steps may lie between two reads of one call: functions between the layers of a module.
 const gapWithin = 2
 
-// chunkPeriod adds up the steps, each where it runs, and the crossings. A step inside a call of a resident module runs on the
-// device, unless a module that the CPU computes begins to read there.
-func chunkPeriod(m Manifest, p Plan, machine Machine) Nanoseconds {
-	var sum Nanoseconds
-	onDevice := make([]bool, len(m.Steps))
+// chunkSides has the steps inside a call of a resident module on the device, unless a module that the CPU computes begins to
+// read there. Activations cross once into every such call and once out of it, also where another one follows.
+func chunkSides(m Manifest, p Plan, machine Machine) side {
+	out := side{onCPU: make([]bool, len(m.Steps)), crossing: make([]Nanoseconds, len(m.Steps)+1)}
+	reads := readSides(m, p)
+	for s := range out.onCPU {
+		out.onCPU[s] = true
+	}
 	for _, page := range p.Pages {
 		if page.Placement != Resident {
 			continue
 		}
 		for _, call := range calls(usesOf(m, page.Units)) {
-			sum += crossings(m, machine, call)
+			out.crossing[call.First] += crossingBefore(m, machine, call.First)
+			out.crossing[call.Last+1] += crossingBefore(m, machine, call.Last+1)
 			for s := call.First; s <= call.Last; s++ {
-				onDevice[s] = true
+				out.onCPU[s] = reads != nil && reads[s] == left
 			}
 		}
 	}
-	reads := readSides(m, p)
-	for s, step := range m.Steps {
-		if onDevice[s] && (reads == nil || reads[s] != left) {
-			sum += step.Compute
-		} else {
-			sum += step.CPU
-		}
-	}
-	return sum
+	out.crossing = out.crossing[:len(m.Steps)]
+	return out
 }
 
 func usesOf(m Manifest, units []int) []Use {

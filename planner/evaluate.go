@@ -18,8 +18,9 @@ type Timeline struct {
 	CopyStart []Nanoseconds
 	CopyEnd   []Nanoseconds
 	Stall     []Nanoseconds // per copy, how long compute waited for it
-	OnCPU     []bool        // per step, whether the CPU computes it; nil where the device computes all
-	Crossing  []Nanoseconds // per step, how long activations take to change sides before it; nil where none do
+	OnCPU     []bool        // per step of a lap, whether the CPU computes it; nil where the device computes all
+	Crossing  []Nanoseconds // per step of a lap, how long activations take to change sides before it; nil where none do
+	Back      Nanoseconds   // how long the result of a lap takes to change sides after its last step
 }
 
 // ErrDeadlock tells that a copy waits for bytes that are freed only after it is needed.
@@ -33,12 +34,8 @@ var ErrDeadlock = errors.New("the ring deadlocks")
 //
 // Times of copies are rounded up to ns. Residents are there from the start. Steps that read a page of the CPU, and those
 // behind them that read nothing, take their time on the CPU, and activations cross where the side changes. In chunk mode
-// nothing is copied ahead, and Evaluate adds up.
+// nothing is copied, and activations cross into every call of a resident module and out of it, also where another one follows.
 func Evaluate(m Manifest, p Plan, machine Machine) (Timeline, error) {
-	if p.Mode == ModeChunk {
-		period := chunkPeriod(m, p, machine)
-		return Timeline{Period: period, First: period}, nil
-	}
 	r := newRun(m, p, machine)
 	ends := make([]Nanoseconds, 0, mostLaps)
 	for len(ends) < mostLaps && repeats(ends, p.turn()) == 0 {
@@ -188,6 +185,6 @@ func (r *run) timeline(ends []Nanoseconds) Timeline {
 	}
 	period := (ends[last] - start + Nanoseconds(laps) - 1) / Nanoseconds(laps)
 	r.out.Period, r.out.First = max(period, r.dram), ends[0]
-	r.out.OnCPU, r.out.Crossing = r.side.onCPU, r.side.crossing
+	r.out.OnCPU, r.out.Crossing, r.out.Back = r.side.onCPU, r.side.crossing, r.side.back
 	return r.out
 }

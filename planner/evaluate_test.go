@@ -92,6 +92,39 @@ func TestScalingTimeScalesThePeriod(t *testing.T) {
 	})
 }
 
+func TestTheStepsAndCrossingsOfAPlanFillItsPeriod(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := manifests(t)
+		o := percent(int64(rapid.IntRange(0, 110).Draw(t, "share")))
+		o.Mode = rapid.SampledFrom([]Mode{ModeChunk, ModeAuto}).Draw(t, "mode")
+		p, err := Build(m, pcie, o)
+		if err != nil || p.Laps > 1 {
+			return
+		}
+		timeline, err := Evaluate(m, p, pcie)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sum Nanoseconds
+		for s, step := range m.Steps {
+			takes := step.Compute
+			if timeline.OnCPU != nil && timeline.OnCPU[s] {
+				takes = step.CPU
+			}
+			if got := timeline.StepEnd[s] - timeline.StepStart[s]; got != takes {
+				t.Errorf("step %d takes %v, not %v", s, got, takes)
+			}
+			if sum += takes; timeline.Crossing != nil {
+				sum += timeline.Crossing[s]
+			}
+		}
+		sum += timeline.Back
+		if len(p.Copies) == 0 && sum != p.Period {
+			t.Errorf("steps and crossings take %v, the period is %v", sum, p.Period)
+		}
+	})
+}
+
 func TestNoPlanBeatsTheBound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(2, 8).Draw(t, "n")

@@ -9,8 +9,8 @@ import (
 // A layout gives every copy of the ring its place in the arena. Ideally a copy may begin as soon as the arena, taken as a
 // queue of bytes, has room for it; with fixed offsets it can do so only if none of the copies that are still there by then
 // lie in its bytes. Which those are is known: the latest depth(k)-1 copies before copy k. So the offsets are found like those of
-// tensors in a memory plan: one copy after the other, the largest first, each at a place where it meets none of those. Where
-// the number of copies does not go with what the arena holds, a ring of two laps finds room where one of one lap does not.
+// tensors in a memory plan: one copy after the other, in order of time or the largest first, each at a place where it meets none
+// of those. In order of time most copies of a long list find theirs at once. Where the number of copies does not go with what the arena holds, a ring of two laps finds room where one of one lap does not.
 
 const (
 	layoutTries = 96
@@ -72,24 +72,28 @@ func (l *layout) find(goal Nanoseconds, effort *int, rate func(offset []Bytes) N
 	lowest = never + 1
 	for try := 0; try <= layoutTries && lowest > goal && (try == 0 || *effort > 0); try++ {
 		l.effort = rateEffort * len(l.size)
-		switch try {
-		case 0:
-			l.wrap()
-		case 1:
-			for k := range order {
-				order[k] = k
-			}
-			l.place(order)
-		default:
-			l.shuffle(order, try-2)
-			l.place(order)
-		}
+		l.attempt(try, order)
 		if rated := rate(l.offset); rated < lowest {
 			best, lowest = slices.Clone(l.offset), rated
 		}
 		*effort -= l.effort
 	}
 	return best, lowest
+}
+
+// attempt lays out all copies: plainly, then in order of time, then in shuffled orders. It overwrites order.
+func (l *layout) attempt(try int, order []int) {
+	if try == 0 {
+		l.wrap()
+		return
+	}
+	for k := range order {
+		order[k] = k
+	}
+	if try > 1 {
+		l.shuffle(order, try-2)
+	}
+	l.place(order)
 }
 
 // wrap places one copy behind the other, back to the start where the end has no room.
@@ -109,7 +113,6 @@ func (l *layout) wrap() {
 func (l *layout) shuffle(order []int, try int) {
 	key := make([]float64, len(order))
 	for k := range order {
-		order[k] = k
 		key[k] = -float64(l.size[k]) * l.trouble[k]
 		if try%2 == 1 {
 			key[k] *= 1 - scatter(try, k)*float64(try)/layoutTries

@@ -2,7 +2,6 @@ package planner
 
 import (
 	"fmt"
-	"testing"
 
 	"pgregory.net/rapid"
 )
@@ -55,7 +54,7 @@ var pcie = Machine{Link: Link{10_000, 12_000_000_000}}
 func percent(p int64) Options { return Options{Mode: ModePage, VRAM: Share{MilliPercent: p * 1000}} }
 
 // built is a plan that must be possible.
-func built(t testing.TB, m Manifest, machine Machine, o Options) Plan {
+func built(t rapid.TB, m Manifest, machine Machine, o Options) Plan {
 	t.Helper()
 	p, err := Build(m, machine, o)
 	if err != nil {

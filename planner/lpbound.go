@@ -15,8 +15,8 @@ import (
 //
 // For one period the best is to keep from the CPU, by most time saved per byte, what memory and the link can take; the least
 // period is found by halving. Where streams is false nothing streams, as in the mode chunk. Latencies and crossings do not
-// count, steps that read nothing run where they are fastest, and a step that several units are held in counts as saved for
-// each of them, all of which keeps the bound low.
+// count, steps at which no use begins run where they are fastest, and a step at which several begin counts as saved for each of
+// them, all of which keeps the bound low.
 func LPBound(m Manifest, machine Machine, budget Bytes, streams bool) Nanoseconds {
 	items, base, total := lpItems(m)
 	low, high := Nanoseconds(-1), base+total
@@ -57,11 +57,11 @@ type lpItem struct {
 // lpItems lists the units that are read, the best to keep from the CPU first. base is the sum of the least times of all
 // steps, total what it adds if the CPU reads everything.
 func lpItems(m Manifest) (items []lpItem, base, total Nanoseconds) {
-	read := make([]int, len(m.Steps)+1)         // by how many units, as differences
-	more := make([]Nanoseconds, len(m.Steps)+1) // that the CPU takes for the steps before
+	more := make([]Nanoseconds, len(m.Steps)) // that the CPU takes
+	read := make([]bool, len(m.Steps))
 	for s, step := range m.Steps {
 		base += min(step.Compute, step.CPU)
-		more[s+1] = more[s] + max(0, step.CPU-step.Compute)
+		more[s] = max(0, step.CPU-step.Compute)
 	}
 	for _, u := range m.Units {
 		if len(u.Uses) == 0 {
@@ -69,17 +69,13 @@ func lpItems(m Manifest) (items []lpItem, base, total Nanoseconds) {
 		}
 		item := lpItem{bytes: u.Bytes}
 		for _, use := range u.Uses {
-			item.saved += more[use.Last+1] - more[use.First]
-			read[use.First]++
-			read[use.Last+1]--
+			item.saved += more[use.First]
+			if !read[use.First] {
+				read[use.First] = true
+				total += more[use.First]
+			}
 		}
 		items = append(items, item)
-	}
-	readers := 0
-	for s := range m.Steps {
-		if readers += read[s]; readers > 0 {
-			total += more[s+1] - more[s]
-		}
 	}
 	slices.SortFunc(items, func(a, b lpItem) int {
 		if a.bytes == 0 || b.bytes == 0 {

@@ -7,8 +7,8 @@ import (
 
 // How much the search may try, in evaluated stops: some 8 ns each.
 const (
-	creditEffort = 250_000
-	localEffort  = 400_000
+	creditEffort = 120_000
+	localEffort  = 300_000
 	shortEffort  = 700_000 // in place of localEffort, in short lists
 	mostLocal    = 512     // pages up to which single moves are tried
 )
@@ -36,7 +36,7 @@ type search struct {
 	budget Bytes
 	most   int      // choices kept
 	best   []choice // the shortest period first, no two alike
-	heavy  choice   // of those that let the device compute without waiting, the one with the most residents
+	heavy  choice   // of those with the shortest period, the one with the most residents
 
 	tied     []int  // see knots
 	mayLeave []bool // per page, whether the CPU can compute it; nil where it computes none
@@ -95,7 +95,7 @@ func (s *search) keep(places []place, resident Bytes, period Nanoseconds) {
 	if period >= never {
 		return
 	}
-	if period <= s.lap.floor && resident > s.heavy.resident {
+	if s.heavy.places == nil || period < s.heavy.period || period == s.heavy.period && resident > s.heavy.resident {
 		s.heavy = choice{slices.Clone(places), resident, period}
 	}
 	at, found := slices.BinarySearchFunc(s.best, choice{places, resident, period}, func(a, b choice) int {
@@ -113,6 +113,7 @@ func (s *search) keep(places []place, resident Bytes, period Nanoseconds) {
 // tryRules offers what others do: whatever fits from the front, from the back, spread evenly, the largest or the smallest
 // first. Short lists are offered with every arena that this leaves, long ones with a few.
 func (s *search) tryRules() {
+	s.offer(s.lap.allHere())
 	s.offer(s.lap.allAway())
 	s.offer(s.smallest())
 	largest, _ := s.lap.together(s.lap.allAway())
@@ -139,6 +140,9 @@ func (s *search) tryRules() {
 
 // ruleArenas are the arenas that long lists are offered with, in halves of the most that must be there at once.
 var ruleArenas = []Bytes{8, 5, 3}
+
+// allHere keeps every page on the device.
+func (l *lap) allHere() []place { return slices.Repeat([]place{stay}, len(l.pages)) }
 
 // allAway streams every page that need not be resident.
 func (l *lap) allAway() []place {

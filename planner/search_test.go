@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 // sets are the sets of residents that simple rules make of a list, with every number of pages.
@@ -50,20 +52,39 @@ func TestNoSimpleRuleBeatsThePlan(t *testing.T) {
 	}
 }
 
-func TestMoreBudgetNeverMakesAShortListSlower(t *testing.T) {
-	r := rand.New(rand.NewPCG(12, 1))
-	for _, name := range []string{"lognormal", "convolution", "attention and MLP"} {
-		m := listOf(r, name, 9, ratioOf(r))
+func TestAMoreCapaciousChunkIsNeverSlower(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := manifests(t)
 		before := never
-		for percent := Bytes(20); percent <= 110; percent += 3 {
-			p, err := Build(m, pcie, Options{Mode: ModePage, Budget: m.Weights() / 100 * percent, PagesAsGiven: true})
-			if err != nil {
-				continue
-			}
+		for percent := Bytes(5); percent <= 110; percent += 7 {
+			p := built(t, m, pcie, Options{Mode: ModeChunk, Budget: max(1, m.Weights()/100*percent)})
 			if p.Period > before {
-				t.Errorf("%s: %v at %d %%, %v with less", name, p.Period, percent, before)
+				t.Errorf("%v at %d %%, %v with less", p.Period, percent, before)
 			}
 			before = p.Period
+		}
+	})
+}
+
+func TestMoreBudgetNeverMakesAShortListSlower(t *testing.T) {
+	r := rand.New(rand.NewPCG(12, 1))
+	for _, mode := range []Mode{ModePage, ModeAuto} {
+		for _, name := range []string{"lognormal", "convolution", "attention and MLP"} {
+			m := listOf(r, name, 9, ratioOf(r))
+			for i := range m.Steps {
+				m.Steps[i].CPU = Nanoseconds(float64(m.Steps[i].Compute) * (0.8 + 5*r.Float64()))
+			}
+			before := never
+			for percent := Bytes(20); percent <= 110; percent += 3 {
+				p, err := Build(m, pcie, Options{Mode: mode, Budget: m.Weights() / 100 * percent, PagesAsGiven: true})
+				if err != nil {
+					continue
+				}
+				if p.Period > before {
+					t.Errorf("%s, %s: %v at %d %%, %v with less", mode, name, p.Period, percent, before)
+				}
+				before = p.Period
+			}
 		}
 	}
 }

@@ -10,6 +10,9 @@ type side struct {
 // sideOf finds the side of every step: the CPU's where a page that it computes is read, that of the step before where
 // nothing is read. The input and the result are on the device.
 func sideOf(m Manifest, p Plan, machine Machine) side {
+	if p.Mode == ModeChunk {
+		return chunkSides(m, p, machine)
+	}
 	reads := readSides(m, p)
 	if reads == nil {
 		return side{}

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME = 16 << 20  # bytes of a frame's body
 MAX_VALUES = 1 << 20  # in all arrays of a frame together
 _MAX_UINT = (1 << 64) - 1
