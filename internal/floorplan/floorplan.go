@@ -9,10 +9,15 @@ const Module = "github.com/optimem/optimem"
 var May = map[string][]string{
 	"planner":                   {},
 	"planner/probe":             {"planner"},
+	"planner/contract":          {"planner", "internal/strict"},
 	"ipc":                       {"planner"},
 	"controller":                {"planner", "planner/probe", "ipc"},
 	"controller/controllertest": {"planner", "planner/probe", "ipc", "controller"},
-	"bindings":                  {"planner", "planner/probe", "ipc"},
+	"bindings":                  {"planner", "planner/contract", "planner/probe", "ipc"},
+	"simgpu":                    {"internal/strict"},
+	"internal/strict":           {},
+	"internal/safetensors":      {"internal/strict"},
+	"internal/checkpoint":       {"planner", "planner/contract", "internal/safetensors", "simgpu"},
 }
 
 // Impure lists what the planner may not touch: the same inputs give the same plan, on every machine and in every run.

@@ -1,0 +1,80 @@
+package contract
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/optimem/optimem/internal/strict"
+)
+
+// An ID names a unit in a document, by a text or by an integer; the zero ID names nothing. IDs can be compared.
+type ID struct {
+	text    string // of an integer its digits
+	integer bool
+}
+
+// TextID is the ID that is a text.
+func TextID(text string) ID { return ID{text: text} }
+
+// IntegerID is the ID that is an integer.
+func IntegerID(n int64) ID { return ID{strconv.FormatInt(n, 10), true} }
+
+// String is the text, or the digits.
+func (id ID) String() string { return id.text }
+
+// mostID is the largest integer that every reader of JSON keeps apart from its neighbours.
+const mostID = 1 << 53
+
+// UnmarshalJSONFrom reads a text or an integer.
+func (id *ID) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
+	if decoder.PeekKind() == '0' {
+		value, err := decoder.ReadValue()
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseInt(string(value), 10, 64)
+		if err != nil || n > mostID || n < -mostID {
+			return strict.Fault("", "%s is no id: give a text, or an integer within 2^53", strict.Shown(string(value)))
+		}
+		*id = IntegerID(n)
+		return nil
+	}
+	text, err := strict.ReadText(decoder, "a text or an integer")
+	if err == nil && text == "" {
+		err = strict.Fault("", "it is empty: give a text or an integer, or leave it out")
+	}
+	*id = TextID(text)
+	return err
+}
+
+// MarshalJSONTo writes it as it came.
+func (id ID) MarshalJSONTo(encoder *jsontext.Encoder) error {
+	if id.integer {
+		return encoder.WriteValue(jsontext.Value(id.text))
+	}
+	return encoder.WriteToken(jsontext.String(id.text))
+}
+
+// A naming is the ids of a manifest's units.
+type naming struct {
+	units  map[ID]int     // by id
+	copies map[string]int // of a path as an id, the first included
+}
+
+func newNaming() naming { return naming{map[ID]int{}, map[string]int{}} }
+
+// free is a path as an id, with a number where the path alone is taken.
+func (n naming) free(path string) ID {
+	for {
+		n.copies[path]++
+		id := TextID(path)
+		if copies := n.copies[path]; copies > 1 {
+			id = TextID(fmt.Sprintf("%s#%d", path, copies))
+		}
+		if _, taken := n.units[id]; !taken {
+			return id
+		}
+	}
+}

@@ -1,0 +1,21 @@
+package contract
+
+import "sync"
+
+// parallel calls do for 0 to n-1, all at once. A panic in one is a panic of the caller, who may know what to do with it.
+func parallel(n int, do func(i int)) {
+	var all sync.WaitGroup
+	causes := make([]any, n)
+	for i := range n {
+		all.Go(func() {
+			defer func() { causes[i] = recover() }()
+			do(i)
+		})
+	}
+	all.Wait()
+	for _, cause := range causes {
+		if cause != nil {
+			panic(cause)
+		}
+	}
+}
