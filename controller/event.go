@@ -31,11 +31,19 @@ type Opened struct {
 	Hello   ipc.Hello
 }
 
-// Planned tells of a plan that was sent, and of the manifest it was made from.
+// Planned tells of a plan that was sent, and of what it was made from.
 type Planned struct {
 	Session  string
-	Manifest ipc.Manifest
+	Manifest ipc.Manifest // as the worker said it
 	Plan     planner.Plan
+	Basis    Basis
+}
+
+// A Basis is what the planner was given: whoever gives it the same gets the same plan, but for the version.
+type Basis struct {
+	Manifest planner.Manifest // with the times that were measured
+	Machine  planner.Machine
+	Options  planner.Options
 }
 
 // Weighed tells what the latest times say, whether or not they led to a plan.

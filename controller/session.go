@@ -273,7 +273,7 @@ func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
 	}
 	s.measured, s.newer = measured, true
 	s.observe(Weighed{Session: s.id, Budget: plan.Budget, Bound: plan.Bound})
-	if !s.weighed || worthwhile(s.plan, plan, s.report) {
+	if !s.weighed || worthwhile(s.plan, plan.Plan, s.report) {
 		s.weighed, s.newer = true, false
 		s.adopt(plan)
 	}
@@ -315,7 +315,7 @@ func (s *Session) reconsider(ctx context.Context) {
 		s.reject(err)
 		return
 	}
-	if !same(s.plan, plan) {
+	if !same(s.plan, plan.Plan) {
 		s.adopt(plan)
 	}
 }
@@ -329,23 +329,36 @@ func (s *Session) finish(outcome ipc.Outcome) {
 	s.observe(Finished{Session: s.id, Outcome: outcome})
 }
 
+// A draft is a plan that was made and not yet sent.
+type draft struct {
+	planner.Plan
+	basis Basis
+}
+
 // draft makes a plan for the manifest at hand, within limit device bytes if that is above 0.
-func (s *Session) draft(ctx context.Context, measured ipc.Measured, limit planner.Bytes) (planner.Plan, error) {
-	manifest, err := ipc.ToManifest(s.manifest, measured)
+func (s *Session) draft(ctx context.Context, measured ipc.Measured, limit planner.Bytes) (draft, error) {
+	basis, err := s.basis(ctx, measured, limit)
 	if err != nil {
-		return planner.Plan{}, err
+		return draft{}, err
 	}
-	options, err := s.config.options(s.manifest.Wish)
+	plan, err := planner.Build(basis.Manifest, basis.Machine, basis.Options)
 	if err != nil {
-		return planner.Plan{}, err
-	}
-	free := least(s.freeByWorker(measured), s.freeByCard(ctx), limit)
-	plan, err := planner.Build(manifest, planner.Machine{Free: free, Link: linkOf(measured)}, options)
-	if err != nil {
-		return planner.Plan{}, err
+		return draft{}, err
 	}
 	plan.Version = s.nextVersion()
-	return plan, nil
+	return draft{plan, basis}, nil
+}
+
+// basis is what a plan is made from.
+func (s *Session) basis(ctx context.Context, measured ipc.Measured, limit planner.Bytes) (b Basis, err error) {
+	if b.Manifest, err = ipc.ToManifest(s.manifest, measured); err != nil {
+		return b, err
+	}
+	if b.Options, err = s.config.options(s.manifest.Wish); err != nil {
+		return b, err
+	}
+	b.Machine = planner.Machine{Free: least(s.freeByWorker(measured), s.freeByCard(ctx), limit), Link: linkOf(measured)}
+	return b, nil
 }
 
 func (s *Session) nextVersion() int {
@@ -356,11 +369,12 @@ func (s *Session) nextVersion() int {
 }
 
 // adopt sends a plan.
-func (s *Session) adopt(plan planner.Plan) {
+func (s *Session) adopt(d draft) {
+	plan := d.Plan
 	s.plan, s.sent = plan, true
 	s.log.Info("plan sent", "version", plan.Version, "pages", len(plan.Pages), "budget_bytes", int64(plan.Budget),
 		"period_ns", int64(plan.Period), "bound_ns", int64(plan.Bound))
-	s.observe(Planned{Session: s.id, Manifest: s.manifest, Plan: plan})
+	s.observe(Planned{Session: s.id, Manifest: s.manifest, Plan: plan, Basis: d.basis})
 	message := ipc.FromPlan(plan)
 	s.send(&message)
 }

@@ -48,7 +48,7 @@ func TestALibraryThatIsNone(t *testing.T) {
 }
 
 func TestHelpTeaches(t *testing.T) {
-	for _, command := range []string{"run", "probe", "serve", "version"} {
+	for _, command := range []string{"run", "plan", "report", "probe", "serve", "version"} {
 		got := call(t, command, "--help")
 		if got.code != 0 || !strings.Contains(got.out, "Examples:") {
 			t.Errorf("%s: %+v", command, got)

@@ -20,8 +20,8 @@ const (
 type record struct {
 	opened   controller.Opened
 	manifest ipc.Manifest
-	plans    map[uint64]planner.Plan // by version, none older than the one in force
-	latest   uint64                  // version of the latest plan
+	plans    map[uint64]controller.Planned // by version, none older than the one in force
+	latest   uint64                        // version of the latest plan
 	weighed  controller.Weighed
 	report   ipc.Report
 	outcome  ipc.Outcome
@@ -33,7 +33,7 @@ type record struct {
 }
 
 // inForce is the plan that the worker followed last, as far as it told.
-func (r *record) inForce() planner.Plan {
+func (r *record) inForce() controller.Planned {
 	if plan, ok := r.plans[r.report.PlanVersion]; ok && r.report.Forwards > 0 {
 		return plan
 	}
@@ -43,7 +43,7 @@ func (r *record) inForce() planner.Plan {
 // bound is the bound within the budget of the plan in force, by the latest times: a plan is made from times that the
 // recorded forward gave, and a bound from such times may be too high.
 func (r *record) bound() planner.Nanoseconds {
-	plan := r.inForce()
+	plan := r.inForce().Plan
 	if r.weighed.Budget == plan.Budget && r.weighed.Bound > 0 {
 		return r.weighed.Bound
 	}
@@ -57,7 +57,7 @@ func (r *record) note(event controller.Event) {
 		r.opened = e
 	case controller.Planned:
 		r.manifest, r.latest = e.Manifest, uint64(e.Plan.Version)
-		r.plans[r.latest] = e.Plan
+		r.plans[r.latest] = e
 	case controller.Weighed:
 		r.weighed = e
 	case controller.Reported:
@@ -87,6 +87,7 @@ type follower struct {
 	ready    chan struct{} // closed when workers can dial
 	ended    chan struct{} // closed when the controller is down
 	changed  chan struct{} // holds a token after a change
+	recorded chan struct{} // holds a token once a forward is recorded
 
 	mu      sync.Mutex
 	serving bool               // under mu: workers can dial
@@ -99,6 +100,7 @@ func newFollower(request runRequest, progress progress) *follower {
 	f := &follower{
 		request: request, progress: progress, records: map[string]*record{},
 		ready: make(chan struct{}), ended: make(chan struct{}), changed: make(chan struct{}, 1),
+		recorded: make(chan struct{}, 1), told: request.again,
 	}
 	progress.phase("starting Python and loading the model")
 	return f
@@ -115,8 +117,16 @@ func (f *follower) Observe(event controller.Event) {
 		close(f.ready)
 	}
 	f.show(event)
+	mark(f.changed)
+	if planned, ok := event.(controller.Planned); ok && planned.Basis.Manifest.Recorded {
+		mark(f.recorded)
+	}
+}
+
+// mark leaves a token, unless one is there.
+func mark(channel chan struct{}) {
 	select {
-	case f.changed <- struct{}{}:
+	case channel <- struct{}{}:
 	default:
 	}
 }
@@ -146,7 +156,7 @@ func sessionOf(event controller.Event) string {
 func (f *follower) record(id string) *record {
 	r, ok := f.records[id]
 	if !ok {
-		r = &record{plans: map[uint64]planner.Plan{}}
+		r = &record{plans: map[uint64]controller.Planned{}}
 		f.records[id] = r
 		f.order = append(f.order, id)
 	}
@@ -200,9 +210,16 @@ func (f *follower) listening(ctx context.Context) bool {
 // down tells that the controller has ended.
 func (f *follower) down() { close(f.ended) }
 
-// toTheEnd waits for the end of the worker, and for its last words.
+// toTheEnd waits for the end of the worker, and for its last words, or in a recording for the first plan from it.
 func (f *follower) toTheEnd(ctx context.Context, worker *controller.Worker) ending {
+	var recorded chan struct{} // nobody waits for it in a run
+	if f.request.recording {
+		recorded = f.recorded
+	}
 	select {
+	case <-recorded:
+		f.progress.phase("stopping the model")
+		return ending{records: f.spoken()}
 	case <-worker.Done():
 	case <-ctx.Done():
 		f.progress.phase("stopping; a second Ctrl-C kills at once")

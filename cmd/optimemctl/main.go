@@ -50,6 +50,7 @@ result has the same bits. Where there is no accelerator it runs on a simulated c
 		Example: `  optimemctl run torchvision:resnet101 --vram 25%
   optimemctl run model.py:build --vram 6GiB --input photo.jpg --size 512x512
   optimemctl run script.py -- --steps 20
+  optimemctl plan model.safetensors --vram 25%
   optimemctl probe`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
@@ -60,6 +61,6 @@ result has the same bits. Where there is no accelerator it runs on a simulated c
 	root.SetOut(std.out)
 	root.SetErr(std.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRun(std), newProbe(std), newServe(std), newVersion(std))
+	root.AddCommand(newRun(std), newPlan(std), newProbe(std), newReport(std), newServe(std), newVersion(std))
 	return root
 }

@@ -7,9 +7,9 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"time"
 	"unicode"
 
+	"github.com/optimem/optimem/internal/report"
 	"github.com/optimem/optimem/planner"
 )
 
@@ -52,11 +52,15 @@ type result struct {
 	Misses          uint64        `json:"misses"`
 	Equal           *bool         `json:"equal"` // null where it was not compared
 	PlanVersion     int           `json:"plan_version"`
+	Certificate     string        `json:"certificate"`
+	StallNS         []uint64      `json:"stall_ns"` // measured, per page of the plan; empty where nothing was measured
 	Notes           []string      `json:"notes"`
+	documents
 }
 
 func newResult(r record, request runRequest) result {
-	plan := r.inForce()
+	planned := r.inForce()
+	plan := planned.Plan
 	device := r.opened.Hello.Device
 	out := result{
 		Model: request.nameOf(r.manifest), Mode: cmp.Or(string(plan.Mode), request.flags.mode),
@@ -70,13 +74,37 @@ func newResult(r record, request runRequest) result {
 		Bottleneck:      cmp.Or(string(plan.Bottleneck), string(planner.BoundUnknown)),
 		ActivationBytes: planner.Bytes(r.report.ActivationBytes), DevicePeakBytes: planner.Bytes(r.report.DevicePeakBytes),
 		PinnedBytes: planner.Bytes(r.report.PinnedBytes), H2DBytes: planner.Bytes(r.report.H2DBytes), Misses: r.report.Misses,
-		Equal: truth(r.outcome.Equal), PlanVersion: plan.Version, Notes: []string{},
+		Equal: truth(r.outcome.Equal), PlanVersion: plan.Version, StallNS: append([]uint64{}, r.report.StallNS...), Notes: []string{},
 	}
 	out.countPages(plan)
+	out.Certificate = out.subject(plan, planned.Basis.Manifest, planned.Basis.Machine).Certificate().String()
+	out.documents = newDocuments(planned, request.flags.json)
 	for _, note := range r.outcome.Notes {
 		out.Notes = append(out.Notes, clean(note))
 	}
 	return out
+}
+
+// time64 is a time that may not be known, which is 0 then.
+func time64(ns *uint64) planner.Nanoseconds {
+	if ns == nil {
+		return 0
+	}
+	return planner.Nanoseconds(*ns)
+}
+
+// subject is what a report and a trace tell of.
+func (r *result) subject(plan planner.Plan, m planner.Manifest, machine planner.Machine) report.Subject {
+	run := &report.Run{
+		Forwards: r.Forwards, Period: time64(r.PeriodNS), Plain: time64(r.PlainPeriodNS), Bound: time64(r.BoundNS),
+		Peak: r.DevicePeakBytes, Moved: r.H2DBytes, Equal: r.Equal, Notes: r.Notes,
+	}
+	for _, stall := range r.StallNS {
+		run.Stalls = append(run.Stalls, time64(&stall))
+	}
+	return report.Subject{
+		Model: r.Model, Device: cmp.Or(r.DeviceName, r.Device), Simulated: r.Simulated, Manifest: m, Machine: machine, Plan: plan, Run: run,
+	}
 }
 
 func (r *result) countPages(plan planner.Plan) {
@@ -162,9 +190,11 @@ func (r result) print(w io.Writer) error {
 		line("weights", "%v", r.WeightsBytes)
 		line("budget", "%v for weights, and %v reserved for all else", r.BudgetBytes, r.ReserveBytes)
 		line("pages", "%s", r.pagesText())
-		line("arena", "%v that streamed pages take turns in", r.ArenaBytes)
 	} else {
 		line("pages", "none: the model runs as it is")
+	}
+	if r.ArenaBytes > 0 {
+		line("arena", "%v that streamed pages take turns in", r.ArenaBytes)
 	}
 	line("forwards", "%d", r.Forwards)
 	line("time", "%s", r.timeText())
@@ -202,6 +232,8 @@ func (r result) modeText() string {
 		return "page: every module computes on the device"
 	case planner.ModeChunk:
 		return "chunk: one part lives on the device, the CPU computes the rest"
+	case planner.ModeAuto:
+		return "auto: each weight stays, is streamed or is computed with on the CPU, whatever is fastest"
 	}
 	return r.Mode
 }
@@ -228,6 +260,9 @@ func (r result) timeText() string {
 	}
 	if r.Simulated {
 		text += ", simulated"
+	}
+	if r.Pages > 0 && (r.PeriodNS != nil || r.PredictedNS != nil) {
+		text = r.Certificate
 	}
 	text += "\nplain model " + duration(r.PlainPeriodNS)
 	if r.Pages == 0 {
@@ -269,19 +304,10 @@ func (r result) equalText() string {
 	return "differs from the plain model: do not use it"
 }
 
-// duration prints a time with three digits or more, in the unit that fits.
+// duration prints a time that may not be known.
 func duration(ns *uint64) string {
 	if ns == nil {
 		return "unknown"
 	}
-	d := time.Duration(*ns)
-	switch {
-	case d < time.Microsecond:
-		return fmt.Sprintf("%d ns", *ns)
-	case d < time.Millisecond:
-		return fmt.Sprintf("%.1f us", float64(d)/float64(time.Microsecond))
-	case d < time.Second:
-		return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond))
-	}
-	return fmt.Sprintf("%.2f s", d.Seconds())
+	return report.Duration(time64(ns))
 }

@@ -30,7 +30,7 @@ func sample() record {
 	return record{
 		opened:   controller.Opened{Session: "s1", PID: 4242, Spawned: true, Hello: *hello},
 		manifest: ipc.Manifest{Model: "ResNet", WeightsBytes: 178 << 20},
-		plans:    map[uint64]planner.Plan{1: plan, 2: newer}, latest: 2,
+		plans:    map[uint64]controller.Planned{1: {Plan: plan}, 2: {Plan: newer}}, latest: 2,
 		weighed: controller.Weighed{Budget: plan.Budget, Bound: 15_300_000},
 		report: ipc.Report{
 			PlanVersion: 1, Forwards: 5, PeriodNS: 16_598_000, H2DBytes: 640 << 20, DevicePeakBytes: 131 << 20,
@@ -47,10 +47,10 @@ func model() runRequest {
 
 func TestResults(t *testing.T) {
 	chunk := sample()
-	plan := chunk.plans[1]
+	plan := chunk.plans[1].Plan
 	plan.Mode, plan.Bottleneck = planner.ModeChunk, planner.BoundByCPU
 	plan.Pages = []planner.Page{{Placement: planner.Resident}, {Placement: planner.OnCPU}}
-	chunk.plans = map[uint64]planner.Plan{1: plan}
+	chunk.plans = map[uint64]controller.Planned{1: {Plan: plan}}
 	chunk.outcome.Equal, chunk.outcome.PlainPeriodNS = equalNo, 0
 	chunk.report.Misses = 3
 	chunk.opened.Hello.Device.Index, chunk.opened.Hello.Capabilities.Simulated = 1, false
@@ -59,7 +59,7 @@ func TestResults(t *testing.T) {
 		outcome: ipc.Outcome{Forwards: 5, PlainPeriodNS: 950, Equal: "equal"}, finished: true, over: true,
 	}
 	early := sample()
-	early.report, early.outcome, early.finished, early.plans = ipc.Report{}, ipc.Outcome{}, false, map[uint64]planner.Plan{}
+	early.report, early.outcome, early.finished, early.plans = ipc.Report{}, ipc.Outcome{}, false, map[uint64]controller.Planned{}
 	early.weighed = controller.Weighed{}
 	for name, test := range map[string][]record{
 		"page":    {sample()},
@@ -80,16 +80,6 @@ func TestResults(t *testing.T) {
 				}
 				golden(t, name+"."+kind+".golden", out.Bytes())
 			})
-		}
-	}
-}
-
-func TestDurations(t *testing.T) {
-	for ns, want := range map[uint64]string{
-		1: "1 ns", 999: "999 ns", 1_500: "1.5 us", 16_598_000: "16.60 ms", 1_000_000_000: "1.00 s", 90_000_000_000: "90.00 s",
-	} {
-		if got := duration(&ns); got != want {
-			t.Errorf("%d is %q, want %q", ns, got, want)
 		}
 	}
 }

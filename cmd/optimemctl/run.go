@@ -23,7 +23,7 @@ import (
 // runFlags are the flags of run as typed.
 type runFlags struct {
 	input, size, mode, vram, maxLayerSize, maxCapacity string
-	device, nvmlLibrary, python                        string
+	device, nvmlLibrary, python, trace                 string
 	imports                                            []string
 	forwards, seed                                     int64
 	json, verbose                                      bool
@@ -84,16 +84,22 @@ func oneTarget(cmd *cobra.Command, args []string) error {
 }
 
 func (f *runFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&f.input, "input", "", "`FILE` with a photograph to look at (default: noise made from the seed)")
-	flags.StringVar(&f.size, "size", "", "size of the input in pixels, `WxH` (default: 224x224)")
+	f.registerModel(flags)
 	flags.StringVar(&f.mode, "mode", string(planner.ModePage), "`MODE`: page or chunk")
 	flags.StringVar(&f.vram, "vram", "", "device memory to use: a `SIZE` in all, activations included, or a percentage of the weights for weights alone (default: what is free)")
 	flags.Int64Var(&f.forwards, "forwards", 5, "`N` forwards to run, 2 or more: the first one records the model")
 	flags.StringVar(&f.maxLayerSize, "max-layer-size", "", "page modules of up to `N` parameters whole (default: the planner chooses)")
 	flags.StringVar(&f.maxCapacity, "max-capacity", "", "chunk: how much of the model may live on the device, `N` parameters or a size with a unit")
 	flags.StringVar(&f.device, "device", "auto", "`NAME`: auto, cuda, mps, xla, xpu, cpu, sim (the simulated card), sim:rtx4090 (as that model), or a PyTorch device such as cuda:1")
-	flags.StringArrayVar(&f.imports, "import", nil, "Python `MODULE` to import first, such as one that brings a device; repeatable")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object instead of text")
+	flags.StringVar(&f.trace, "trace", "", "`FILE` for a trace of two forwards as the plan predicts them, for ui.perfetto.dev")
+}
+
+// registerModel registers what says how a model is loaded and called.
+func (f *runFlags) registerModel(flags *pflag.FlagSet) {
+	flags.StringVar(&f.input, "input", "", "`FILE` with a photograph to look at (default: noise made from the seed)")
+	flags.StringVar(&f.size, "size", "", "size of the input in pixels, `WxH` (default: 224x224)")
+	flags.StringArrayVar(&f.imports, "import", nil, "Python `MODULE` to import first, such as one that brings a device; repeatable")
 	flags.StringVar(&f.nvmlLibrary, "nvml-library", "", "`FILE` of the NVML library to read the card with")
 	flags.StringVar(&f.python, "python", "", "`PATH` of the Python to use (default: $OPTIMEM_PYTHON, the active environment, python3)")
 	flags.Int64Var(&f.seed, "seed", 0, "`N` to make random weights and inputs from")
@@ -106,6 +112,8 @@ type runRequest struct {
 	args      []string // of the target
 	flags     runFlags
 	overrides controller.Overrides
+	recording bool // the worker ends once a forward is recorded
+	again     bool // the user was told already what is said of the card
 }
 
 // request checks everything that can be checked before anything is started.
@@ -147,7 +155,14 @@ func (f *runFlags) checkModel() error {
 
 // checkPlace checks where it is run.
 func (f *runFlags) checkPlace() error {
-	return errors.Join(checkLibrary(f.nvmlLibrary), checkDevice(f.device), checkModules(f.imports))
+	return errors.Join(checkLibrary(f.nvmlLibrary), checkDevice(f.device), checkModules(f.imports), f.checkTrace())
+}
+
+func (f *runFlags) checkTrace() error {
+	if f.trace == "" {
+		return nil
+	}
+	return checkPlaceOf("--trace", f.trace)
 }
 
 // checkScript refuses what a script would not hear of.
@@ -240,26 +255,35 @@ func (r runRequest) command(python string, std stdio) controller.Command {
 
 // run runs a request to its end and prints what came out.
 func run(ctx context.Context, request runRequest, std stdio) error {
+	end, err := carryOut(ctx, request, std)
+	if err != nil {
+		return err
+	}
+	return conclude(request, end, std)
+}
+
+// carryOut runs a request to its end.
+func carryOut(ctx context.Context, request runRequest, std stdio) (ending, error) {
 	python, err := pythonSearch{request.flags.python, os.Getenv, executable(), exec.LookPath}.find()
 	if err != nil {
-		return &exit{codeBadInput, err}
+		return ending{}, &exit{codeBadInput, err}
 	}
 	if err := tryLibrary(ctx, request.flags.nvmlLibrary); err != nil {
-		return err
+		return ending{}, err
 	}
 	ctx, signals := guarded(ctx)
 	defer signals.release()
 	end, err := drive(ctx, request, python, signals, std)
 	if interrupted, ok := errors.AsType[interruption](context.Cause(ctx)); ok {
-		return interrupted.exit()
+		return end, interrupted.exit()
 	}
 	if told, ok := errors.AsType[*exit](err); ok {
-		return told
+		return end, told
 	}
 	if err != nil {
-		return fault("%w", err)
+		return end, fault("%w", err)
 	}
-	return conclude(request, end, std)
+	return end, nil
 }
 
 // tryLibrary reads the cards once where the user named a library to read them with.
@@ -349,6 +373,9 @@ func conclude(request runRequest, end ending, std stdio) error {
 	}
 	if err := show(std.out, request.target, end.results(request)); err != nil {
 		return fault("print the result: %w", err)
+	}
+	if err := end.trace(request, std.err); err != nil && verdict == nil {
+		return err
 	}
 	if verdict != nil {
 		return verdict

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/optimem/optimem/internal/report"
+)
+
+// reportFlags are the flags of report as typed.
+type reportFlags struct {
+	output, trace string
+	session       int
+}
+
+func newReport(std stdio) *cobra.Command {
+	var flags reportFlags
+	cmd := &cobra.Command{
+		Use:   "report RUN.json [flags]",
+		Short: "Draw a run or a plan as one HTML page",
+		Long: `Draw what "run --json" or "plan --json" printed as one HTML page that needs no network: what both engines do
+over two forwards, the memory that the weights take, the plan, what other budgets would give, and the numbers.
+
+A - in place of RUN.json reads stdin; -o - writes the page to stdout.
+
+` + exitCodes,
+		Example: `  optimemctl run torchvision:resnet101 --vram 25% --json > run.json
+  optimemctl report run.json
+  optimemctl report run.json -o page.html --trace trace.json
+  optimemctl report script.json --session 2`,
+		Args: oneFile,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.check(args[0]); err != nil {
+				return misuse(cmd.Root(), []string{"report"}, err)
+			}
+			return flags.run(args[0], std)
+		},
+	}
+	cmd.Flags().StringVarP(&flags.output, "output", "o", "", "`FILE` for the page, - for stdout (default: RUN.html beside RUN.json)")
+	cmd.Flags().IntVar(&flags.session, "session", 0, "session `N` of a script that had several, from 1 (default: the first)")
+	cmd.Flags().StringVar(&flags.trace, "trace", "", "`FILE` for a trace of two forwards, for ui.perfetto.dev")
+	return cmd
+}
+
+// oneFile wants one argument.
+func oneFile(_ *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return errors.New("no RUN.json: give the file that `run --json` or `plan --json` printed, or - for stdin")
+	case 1:
+		return nil
+	}
+	return fmt.Errorf("one RUN.json is enough, but %q follows it", args[1])
+}
+
+// check finds the output's name and what is wrong with the flags.
+func (f *reportFlags) check(input string) error {
+	if input != "-" {
+		if err := readable("RUN.json", input); err != nil {
+			return err
+		}
+	}
+	if f.session < 0 {
+		return fmt.Errorf("--session %d: give 1 or more", f.session)
+	}
+	if f.output == "" {
+		if input == "-" {
+			return errors.New("no -o: say where the page of what stdin says is to go, or give -o - for stdout")
+		}
+		f.output = strings.TrimSuffix(input, ".json") + ".html"
+	}
+	if f.trace != "" {
+		if err := checkPlaceOf("--trace", f.trace); err != nil {
+			return err
+		}
+	}
+	if f.output != "-" {
+		if err := checkPlaceOf("-o", f.output); err != nil {
+			return err
+		}
+	}
+	return f.checkApart(input)
+}
+
+// checkApart refuses to write one file over another.
+func (f *reportFlags) checkApart(input string) error {
+	for _, pair := range [][2]string{{"-o", f.output}, {"--trace", f.trace}} {
+		if sameFile(pair[1], input) {
+			return fmt.Errorf("%s %s would overwrite what it is made from: name another file", pair[0], pair[1])
+		}
+	}
+	if f.trace != "" && (sameFile(f.trace, f.output) || filepath.Clean(f.trace) == filepath.Clean(f.output)) {
+		return fmt.Errorf("-o and --trace both name %s: name two files", f.trace)
+	}
+	return nil
+}
+
+// sameFile tells whether two names are of one file that is there.
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
+}
+
+// run writes the page, and the trace if one is wanted.
+func (f *reportFlags) run(input string, std stdio) error {
+	text, err := readInput(input, std.in)
+	if err != nil {
+		return &exit{codeBadInput, err}
+	}
+	subject, remark, err := readSubject(text, f.session)
+	if err != nil {
+		return badInput("%s: %w", input, err)
+	}
+	if remark != "" {
+		_, _ = fmt.Fprintf(std.err, "%s %s\n", input, remark)
+	}
+	var page bytes.Buffer
+	if err := report.Write(&page, subject); err != nil {
+		return badInput("%s: %w", input, err)
+	}
+	if f.trace != "" {
+		if err := writeTrace(f.trace, []report.Subject{subject}); err != nil {
+			return fault("--trace: %w", err)
+		}
+	}
+	return f.deliver(page.Bytes(), std.out)
+}
+
+// deliver puts the page where it is wanted.
+func (f *reportFlags) deliver(page []byte, out io.Writer) error {
+	if f.output == "-" {
+		if _, err := out.Write(page); err != nil {
+			return fault("write the page: %w", err)
+		}
+		return nil
+	}
+	if err := replaceFile(f.output, page); err != nil {
+		return badInput("-o: %w", err)
+	}
+	_, _ = fmt.Fprintf(out, "wrote %s\n", f.output)
+	return nil
+}
+
+// readInput reads a file, or stdin.
+func readInput(path string, stdin io.Reader) ([]byte, error) {
+	if path == "-" {
+		text, err := io.ReadAll(stdin)
+		if err != nil {
+			return nil, fmt.Errorf("read stdin: %w", err)
+		}
+		return text, nil
+	}
+	return os.ReadFile(path)
+}

@@ -1,0 +1,30 @@
+package controller
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/optimem/optimem/planner"
+)
+
+func TestAPlanCanBeMadeAgainFromItsBasis(t *testing.T) {
+	converse(t, nil, func(t *testing.T, talk talk) {
+		talk.worker.Run(t)
+		plans := 0
+		for _, event := range talk.journal.all() {
+			planned, ok := event.(Planned)
+			if !ok {
+				continue
+			}
+			plans++
+			again, err := planner.Build(planned.Basis.Manifest, planned.Basis.Machine, planned.Basis.Options)
+			again.Version = planned.Plan.Version
+			if err != nil || !reflect.DeepEqual(again, planned.Plan) {
+				t.Errorf("plan %d: %v\ngot  %+v\nwant %+v", planned.Plan.Version, err, again, planned.Plan)
+			}
+		}
+		if plans != 2 {
+			t.Errorf("%d plans, want 2", plans)
+		}
+	})
+}

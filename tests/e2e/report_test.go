@@ -1,0 +1,46 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestARunIsDrawn(t *testing.T) {
+	for mode, want := range map[string][]string{
+		"page":  {"Copies, RAM to card", "Card computes", "above what this", "Look at"},
+		"chunk": {"stays on the card", "stays in RAM, the CPU computes", "CPU computes", "the chunk&#39;s capacity", "Look at"},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			p := newPlace(t)
+			folder := t.TempDir()
+			trace := filepath.Join(folder, "trace.json")
+			out := p.run("run", "torchvision:resnet18", "--size", "64x64", "--mode", mode, "--vram", "40%", "--json", "--trace", trace)
+			if out.code != 0 {
+				t.Fatalf("exit code %d: %s", out.code, out.stderr)
+			}
+			file := filepath.Join(folder, "run.json")
+			if err := os.WriteFile(file, []byte(out.stdout), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if drawn := p.run("report", file); drawn.code != 0 {
+				t.Fatalf("exit code %d: %s", drawn.code, drawn.stderr)
+			}
+			page, err := os.ReadFile(filepath.Join(folder, "run.html"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, word := range append(want, "torchvision:resnet18", "simulated", "bit for bit") {
+				if !strings.Contains(string(page), word) {
+					t.Errorf("the page says nothing of %q", word)
+				}
+			}
+			if text, err := os.ReadFile(trace); err != nil || !json.Valid(text) {
+				t.Errorf("the trace: %v", err)
+			}
+			p.clean()
+		})
+	}
+}
