@@ -11,18 +11,24 @@ The model's code, its class, its parameters' identity and its state_dict keys st
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import weakref
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from . import describe, forecast, protocol
 from .attachment import Attachment, Status
-from .device import open_device
+from .device import Device, open_device
 from .errors import BadInput, ControllerError, OptimemError
+from .forecast import Plan
 from .protocol import Wish
+from .rehearsal import rehearse
+from .units import by_owner, take_stock
 
-__all__ = ["BadInput", "ControllerError", "OptimemError", "Status", "chunk", "detach", "page", "status"]
+__all__ = ["BadInput", "ControllerError", "OptimemError", "Plan", "Status", "chunk", "detach", "page", "plan", "status"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -53,10 +59,7 @@ def page(
         BadInput: the model, the device or the budget cannot work as given; the text says which and what to do.
         ControllerError: no controller could be reached or started.
     """
-    size = 0 if max_layer_size == -1 else max_layer_size
-    if size < 0:
-        raise BadInput(f"max_layer_size is {max_layer_size}; give a number of parameters, or -1 to leave it to the planner")
-    return _attach(model, device, Wish(mode="page", vram=_size(vram), max_layer_size=size, max_capacity=""))
+    return _attach(model, device, _wish("page", vram, max_layer_size, ""))
 
 
 def chunk(
@@ -80,7 +83,55 @@ def chunk(
         BadInput: as for `page`.
         ControllerError: as for `page`.
     """
-    return _attach(model, device, Wish(mode="chunk", vram=_size(vram), max_layer_size=0, max_capacity=_size(max_capacity)))
+    return _attach(model, device, _wish("chunk", vram, -1, max_capacity))
+
+
+def plan(
+    model: nn.Module,
+    vram: str | int | None = None,
+    *,
+    mode: str = "page",
+    inputs: Any = None,
+    device: torch.device | str | None = None,
+    link: str | int | None = None,
+    max_layer_size: int = -1,
+    max_capacity: int | float | str = 1e9,
+    curve: Sequence[str | int] | None = None,
+) -> Plan:
+    """Say what `page` or `chunk` would give within `vram`, without doing it.
+
+    An attached model is planned from its own recording and times, and goes on undisturbed. One that is not is called once
+    with `inputs`, recorded, and left as it was found: weights, buffers, gradients, hooks, modes and torch's random numbers.
+    Without either nothing is run, and the weights may lie anywhere, on the meta device too: each weight counts once, in the
+    order of registration, and only copies take time; the notes say so.
+
+    The planner answers within this process, or through a child where its extension cannot be had; the answer is the same.
+
+    Args:
+        model: the model, in eval mode.
+        vram: the device memory to suppose, in the words of `page`; None takes what is free on the device.
+        mode: "page", "chunk", or "auto", which is what a mix of both would give.
+        inputs: for one call: a tuple of positional arguments, a dict of keyword arguments, or a single argument.
+        device: as for `page`; an attached model's own. Where nothing is run it only tells how much memory is free.
+        link: the way from RAM to the device to suppose: "pcie4x16", "25GB/s", or bytes per second; None takes what was
+            measured, else the planner's usual one.
+        max_layer_size: as for `page`.
+        max_capacity: as for `chunk`, and used in that mode alone.
+        curve: budgets for weights alone, in the words of `vram`, to tell the period for; None takes some around the plan's.
+
+    Returns:
+        A `Plan`: the period in ns and its bound, bytes resident and in the arena, where each page goes, and the curve.
+
+    Raises:
+        BadInput: the model, the inputs, a budget or another wish cannot work; the text says which and what to do.
+        ControllerError: neither the planner's extension nor optimemctl can be had.
+    """
+    wish = _wish(mode, vram, max_layer_size, max_capacity if mode == "chunk" else "")
+    manifest, times = _known(model, device, wish, inputs)
+    free = 0 if wish.vram else times.free_bytes if times else _device_of(model, device).memory()[0]
+    return forecast.ask(
+        manifest, times, forecast.Question(wish, free, _size(link), None if curve is None else tuple(map(_size, curve)))
+    )
 
 
 def detach(model: Model) -> Model:
@@ -116,6 +167,44 @@ def _attach(model: Model, device: torch.device | str | None, wish: Wish) -> Mode
         _attached[id(model)] = attachment
         weakref.finalize(attachment, attachment.session.close, "collected").atexit = False
     return model
+
+
+def _known(
+    model: nn.Module, device: torch.device | str | None, wish: Wish, inputs: Any
+) -> tuple[protocol.Manifest, protocol.Measured | None]:
+    """Return what is known of `model`, or can be learnt of it without changing it."""
+    attachment = _attached.get(id(model))
+    if attachment is None and inputs is not None:
+        seen_by = "page" if wish.mode == "auto" else wish.mode  # what computes on the device is timed there
+        return rehearse(model, open_device(device), dataclasses.replace(wish, mode=seen_by), inputs)
+    if attachment is None:
+        if device is not None:
+            open_device(device)  # or say what is wrong with it
+        inventory = take_stock(model, loaded=False)
+        return describe.manifest(model, wish, inventory, by_owner(inventory.spans), None), None
+    if inputs is not None:
+        raise BadInput(
+            "inputs were given, but the model is attached and is planned from its own forwards; "
+            "call it once and leave the inputs out, or call optimem.detach(model) first"
+        )
+    if device is not None and open_device(device).torch != attachment.device.torch:
+        raise BadInput(
+            f"the model is attached to {attachment.device.torch} and its times are of that device, not of {device}; "
+            "leave the device out, or call optimem.detach(model) first"
+        )
+    return attachment.told()
+
+
+def _device_of(model: nn.Module, device: torch.device | str | None) -> Device:
+    attachment = _attached.get(id(model))
+    return attachment.device if attachment is not None else open_device(device)
+
+
+def _wish(mode: str, vram: str | int | None, max_layer_size: int, max_capacity: int | float | str) -> Wish:
+    size = 0 if max_layer_size == -1 else max_layer_size
+    if size < 0:
+        raise BadInput(f"max_layer_size is {max_layer_size}; give a number of parameters, or -1 to leave it to the planner")
+    return Wish(mode=mode, vram=_size(vram), max_layer_size=size, max_capacity=_size(max_capacity))
 
 
 def _size(value: str | int | float | None) -> str:

@@ -83,6 +83,8 @@ class Attachment:
         self._weights = [weight for span in self._inventory.spans for weight in span.weights]
         self._baseline = device.allocated()
         self.session = Session.open(describe.hello(device))
+        registered = describe.manifest(model, wish, self._inventory, by_owner(self._inventory.spans), None)
+        self._told: tuple[protocol.Manifest, protocol.Measured | None] = (registered, None)
         self._plan = self._first_plan()
         self._state = State.LEARNING
         self._gate = Gate()
@@ -145,6 +147,10 @@ class Attachment:
             pinned_bytes=self._masters.pinned_bytes,
             controller="gone" if self.session.lost else "connected",
         )
+
+    def told(self) -> tuple[protocol.Manifest, protocol.Measured | None]:
+        """Return what the controller was told of the model: its units, and once it was recorded the latest step times."""
+        return self._told
 
     def report(self) -> None:
         """Tell the controller how the plan fares."""
@@ -261,9 +267,8 @@ class Attachment:
     # Learning.
 
     def _first_plan(self) -> protocol.Plan:
-        units = by_owner(self._inventory.spans)
         try:
-            plan = self.session.ask_for_plan(describe.manifest(self._model, self.wish, self._inventory, units, None))
+            plan = self.session.ask_for_plan(self._told[0])
             if plan is None:
                 raise ControllerError("the controller went away before it had planned anything; try again")
             return plan
@@ -292,12 +297,12 @@ class Attachment:
         units = by_reading(self._inventory.spans, recording.readings)
         if "link" in self.session.measure and not self._link.bytes_per_second:
             self._link = self._engine.measure_link(self._plan.budget_bytes)
-        plan = self.session.ask_for_plan(
-            describe.manifest(self._model, self.wish, self._inventory, units, recording),
-            self._measured(recording, recording.step_ns),
-        )
+        manifest = describe.manifest(self._model, self.wish, self._inventory, units, recording)
+        times = self._measured(recording, recording.step_ns)
+        plan = self.session.ask_for_plan(manifest, times)
         if plan is not None:
             self._recording, self._units = recording, units
+            self._told = manifest, times
             self._follow(plan, steps=True)
 
     def _measured(self, recording: Recording, step_ns: list[int]) -> protocol.Measured:
@@ -322,7 +327,9 @@ class Attachment:
         self._engine.finish(lap=not path)
         steps = self._meter.steps()
         if steps is not None and self._recording is not None:
-            self.session.tell(self._measured(self._recording, steps))
+            times = self._measured(self._recording, steps)
+            self._told = self._told[0], times
+            self.session.tell(times)
             self._tie()
         strayed = failed or self._engine.misses > self._misses
         self._misses = self._engine.misses

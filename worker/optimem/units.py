@@ -106,8 +106,11 @@ class Inventory:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.fixed)
 
 
-def take_stock(model: nn.Module) -> Inventory:
-    """Return what `model` holds. Raises BadInput for what cannot be paged, before anything is touched."""
+def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
+    """Return what `model` holds. Raises BadInput for what cannot be paged, before anything is touched.
+
+    Where `loaded` is False sizes are all that is asked for, and the weights may lie anywhere, on the meta device too.
+    """
     _refuse_training(model)
     names: dict[int, str] = {}
     plain: list[tuple[str, nn.Module, str, nn.Parameter]] = []
@@ -118,7 +121,7 @@ def take_stock(model: nn.Module) -> Inventory:
                 continue
             full = f"{path}.{name}" if path else name
             names[id(parameter)] = full
-            _refuse_unusable(full, parameter)
+            _refuse_unusable(full, parameter, loaded=loaded)
             if _is_plain(parameter):
                 plain.append((path, module, full, parameter))
             else:
@@ -180,7 +183,8 @@ def _spans(plain: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Iterato
     """Merge parameters whose bytes overlap; keep the order of registration."""
     by_storage: dict[int, list[int]] = {}
     for index, (_, _, _, parameter) in enumerate(plain):
-        by_storage.setdefault(parameter.untyped_storage().data_ptr(), []).append(index)
+        storage = parameter.untyped_storage()
+        by_storage.setdefault(storage.data_ptr() or storage._cdata, []).append(index)  # the meta device has no pointers
     groups: list[list[int]] = []
     for members in by_storage.values():
         groups.extend(_overlapping(members, [_range(plain[i][3]) for i in members]))
@@ -238,12 +242,12 @@ def _refuse_training(model: nn.Module) -> None:
             )
 
 
-def _refuse_unusable(name: str, parameter: nn.Parameter) -> None:
+def _refuse_unusable(name: str, parameter: nn.Parameter, *, loaded: bool) -> None:
     if isinstance(parameter, nn.parameter.UninitializedParameter):
         raise BadInput(f"parameter {name} is not initialised yet (a lazy module); run the model once on the CPU first")
-    if parameter.device.type == "meta":
+    if loaded and parameter.device.type == "meta":
         raise BadInput(f"parameter {name} is on the meta device and holds no numbers; load the weights first")
-    if parameter.device.type != "cpu":
+    if loaded and parameter.device.type != "cpu":
         raise BadInput(
             f"parameter {name} is on {parameter.device}; the model must be on the CPU: call model.to('cpu') first"
         )
