@@ -1,6 +1,8 @@
-# setup   everything the other targets need: $(VENV) and bin/optimemctl; does nothing where nothing has changed
+# setup   everything the other targets need: $(VENV), bin/optimemctl, the planner inside Python; does nothing where nothing has
+#         changed
 # demo    the main job, on the card or on the simulated one
 # test    everything: Go with the race detector, the worker, the simulated card, end to end
+# browser a Chromium for the tests of the report page, where none is found and this is root on a system with apt
 # check   format, generated files, lint, types
 # TORCH=2.9 uses an environment with that version beside the usual one; PYTHON names the interpreter to make it with.
 
@@ -11,28 +13,33 @@ export CGO_CFLAGS ?= -O2 -Wno-deprecated-declarations
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: setup demo test check generate bench soak clean
+.PHONY: setup browser demo test check generate bench soak clean
 
 setup:
 	PYTHON=$(PYTHON) tools/venv $(VENV) $(TORCH)
 	go build -ldflags "-X main.version=$(VERSION)" -o bin/optimemctl ./cmd/optimemctl
+	tools/extension $(VENV)
+
+browser:
+	tools/browser
 
 demo: setup
 	tools/demo $(VENV)
 
-test: setup
+test: setup browser
 	go vet ./...
-	go test -race ./cmd/... ./controller/... ./internal/... ./ipc/... ./planner/...
+	go test ./planner ./internal/...  # nothing in them runs at the same time as anything else, and they compute a lot
+	go test -race ./bindings/... ./cmd/... ./controller/... ./ipc/... ./planner/contract/... ./planner/probe/...
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/optimemctl
 	$(VENV)/bin/python -m pytest
 	OPTIMEM_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -race -count=1 -timeout 15m ./tests/...
 
 check: setup generate
 	git diff --exit-code -- ipc/testdata
-	test -z "$$(gofmt -l cmd controller internal ipc planner tests)"
+	test -z "$$(gofmt -l bindings cmd controller internal ipc planner tests)"
 	go run $(GOLANGCI) run ./...
-	$(VENV)/bin/ruff format --check worker tests examples simgpu
-	$(VENV)/bin/ruff check worker tests examples simgpu
+	$(VENV)/bin/ruff format --check worker tests examples bench simgpu
+	$(VENV)/bin/ruff check worker tests examples bench simgpu
 	$(VENV)/bin/mypy
 	cd simgpu && $(CURDIR)/$(VENV)/bin/mypy
 
@@ -43,6 +50,7 @@ bench: setup
 	go test -run '^$$' -bench . -benchmem -count 6 ./planner/... ./ipc/...
 	$(VENV)/bin/python simgpu/bench/overhead.py
 	$(VENV)/bin/python simgpu/bench/peers.py
+	$(VENV)/bin/python bench/periods.py
 	$(VENV)/bin/simgpu check
 
 soak: setup
@@ -50,4 +58,4 @@ soak: setup
 	go test ./planner -run '^$$' -fuzz FuzzBuild -fuzztime 10m
 
 clean:
-	rm -rf bin build .venv .venv-torch*
+	rm -rf bin build .venv .venv-torch* worker/optimem/_planner.*

@@ -1,0 +1,100 @@
+"""Forwards of large models on small cards, beside what the plan said and what no schedule can beat.
+
+    python bench/periods.py                                   # the whole table, some 25 minutes
+    python bench/periods.py --cards rtx4090 --models gpt2_medium --shares 25,50 --json
+
+Each cell is one `optimemctl run` of a model of bench/models.py in page mode, with that share of its weights on a simulated
+card. Periods are virtual times of that card: the same in every run, and no GPU's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+ROOT = Path(__file__).parents[1]
+MODELS = ("resnet101", "vit_large", "gpt2_medium", "flux_like")
+CARDS = ("rtx3060", "rtx4090")
+SHARES = (25, 50, 75)
+FORWARDS = 8
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run. Times in ns; `off` is how far the period is from the plan's, `gap` how far above the bound, as shares."""
+
+    card: str
+    model: str
+    share: int
+    period_ns: int
+    predicted_ns: int
+    bound_ns: int
+    plain_ns: int
+    equal: bool
+    misses: int
+
+    @property
+    def off(self) -> float:
+        return self.period_ns / self.predicted_ns - 1
+
+    @property
+    def gap(self) -> float:
+        return self.period_ns / self.bound_ns - 1
+
+
+def run(card: str, model: str, share: int) -> Cell:
+    """Run one cell; raises CalledProcessError with the run's own words on stderr."""
+    command = [str(ROOT / "bin" / "optimemctl"), "run", f"{ROOT / 'bench' / 'models.py'}:{model}", "--json"]
+    command += ["--device", f"sim:{card}", "--vram", f"{share}%", "--forwards", str(FORWARDS)]
+    environment = os.environ | {"OPTIMEM_PYTHON": sys.executable}
+    told = json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+    return Cell(
+        card,
+        model,
+        share,
+        *(told[name] for name in ("period_ns", "predicted_ns", "bound_ns", "plain_period_ns", "equal", "misses")),
+    )
+
+
+def table(cells: list[Cell]) -> Iterator[str]:
+    """The table in Markdown."""
+    yield "| card | model | weights on it | plain | period | plan | off | bound | gap | bits |"
+    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|---|"
+    for c in cells:
+        plain, period, plan, bound = (f"{ns / 1e6:.2f} ms" for ns in (c.plain_ns, c.period_ns, c.predicted_ns, c.bound_ns))
+        bits = "equal" if c.equal and not c.misses else f"equal {c.equal}, {c.misses} misses"
+        where = f"| {c.card} | {c.model} | {c.share} % "
+        yield where + f"| {plain} | {period} | {plan} | {c.off:+.1%} | {bound} | {c.gap:.1%} | {bits} |"
+    yield ""
+    yield f"gap: mean {mean(c.gap for c in cells):.1%}, greatest {max(c.gap for c in cells):.1%}; "
+    yield f"off the plan: at most {max(abs(c.off) for c in cells):.1%}. All times are simulated."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cards", default=",".join(CARDS), help="profiles of cards, with commas")
+    parser.add_argument("--models", default=",".join(MODELS), help="factories of bench/models.py, with commas")
+    parser.add_argument("--shares", default=",".join(map(str, SHARES)), help="percentages of the weights, with commas")
+    parser.add_argument("--json", action="store_true", help="print the cells as JSON")
+    wished = parser.parse_args()
+    cells = []
+    for card in wished.cards.split(","):
+        for model in wished.models.split(","):
+            for share in map(int, wished.shares.split(",")):
+                print(f"{model} on {card}, {share} % ...", file=sys.stderr)
+                cells.append(run(card, model, share))
+    if wished.json:
+        print(json.dumps([asdict(cell) for cell in cells], indent=1))
+    else:
+        print("\n".join(table(cells)))
+
+
+if __name__ == "__main__":
+    main()
