@@ -21,18 +21,38 @@ func (s *search) arrange(p *Plan, c choice, room Bytes, effort *int) bool {
 		if percent < 100 && goal >= lowest {
 			break
 		}
-		for turn := 1; turn <= mostTurns && lowest > goal; turn++ {
-			l := newLayout(sizes, turn, smaller, room)
-			offsets, rated := l.find(goal, effort, func(offsets []Bytes) Nanoseconds {
-				return s.ringPeriod(c.places, waits(l.size, offsets, len(sizes)))
-			})
-			if rated < lowest {
-				lowest = rated
-				p.setRing(offsets, turn)
+		for _, shape := range shapes(len(sizes)) {
+			if arena := room * shape.part / 64; lowest > goal && arena >= smaller {
+				lowest = s.layOut(p, c, newLayout(sizes, shape.laps, smaller, arena), goal, lowest, effort)
 			}
 		}
 	}
 	return lowest < never
+}
+
+// layOut looks for a layout that is rated lower than lowest, goal at best, gives it to the plan, and returns its rating.
+func (s *search) layOut(p *Plan, c choice, l *layout, goal, lowest Nanoseconds, effort *int) Nanoseconds {
+	offsets, rated := l.find(goal, effort, func(offsets []Bytes) Nanoseconds {
+		return s.ringPeriod(c.places, waits(l.size, offsets, len(l.size)/l.laps))
+	})
+	if rated < lowest {
+		p.setRing(offsets, l.laps)
+	}
+	return min(rated, lowest)
+}
+
+// A shape is a ring to try.
+type shape struct {
+	laps int   // of a turn
+	part Bytes // of the room, in 64ths
+}
+
+// shapes are the rings to try for so many copies. In short lists the end of a smaller arena may suit the sizes better.
+func shapes(copies int) []shape {
+	if copies > shortList {
+		return []shape{{1, 64}, {mostTurns, 64}}
+	}
+	return []shape{{1, 64}, {1, 62}, {1, 60}, {1, 56}, {mostTurns, 64}, {mostTurns, 62}, {mostTurns, 60}, {mostTurns, 56}}
 }
 
 // relaxed are the queues to try, in percent of the one that the period asks for: a smaller one keeps fewer copies apart, so
@@ -101,11 +121,13 @@ func (s *search) lighten() {
 }
 
 // inTurn are the best choices in the order in which to lay them out: by period and memory, but the heaviest second, whose few
-// copies find their places most easily.
+// copies find their places most easily, and what is best in a plain ring third.
 func (s *search) inTurn() []choice {
 	out := slices.Clone(s.best)
-	if s.heavy.places != nil {
-		out = slices.Insert(out, 1, s.heavy)
+	for _, c := range []choice{s.plain, s.heavy} {
+		if c.places != nil {
+			out = slices.Insert(out, min(1, len(out)), c)
+		}
 	}
 	return out
 }

@@ -13,13 +13,7 @@ import (
 // periods it takes the least device memory. A *TooSmallError says that the budget cannot hold what must be on the device at
 // once.
 func Build(m Manifest, machine Machine, o Options) (Plan, error) {
-	if err := m.Check(); err != nil {
-		return Plan{}, err
-	}
-	if err := machine.check(); err != nil {
-		return Plan{}, err
-	}
-	if err := machine.checkTraffic(m); err != nil {
+	if err := Check(m, machine); err != nil {
 		return Plan{}, err
 	}
 	if machine.Free == 0 && o.VRAM == (Share{}) && o.Budget == 0 && (o.Mode != ModeChunk || m.Recorded) {
@@ -55,7 +49,7 @@ func (b builder) checked(p Plan, err error) (Plan, error) {
 	}
 	p.Mode, p.Budget, p.Reserve = b.o.Mode, b.budget, b.reserve
 	if err := p.Check(b.m); err != nil {
-		return Plan{}, fmt.Errorf("plan %s: %w", b.m.Model, err)
+		return Plan{}, fmt.Errorf("plan %s: %w: %v", b.m.Model, ErrBroken, err) //nolint:errorlint // not the caller's fault any more
 	}
 	return p, nil
 }
@@ -102,6 +96,9 @@ func (b builder) best(search func(l *lap) *search) (Plan, error) {
 			best = candidate
 		}
 	}
+	if best.Pages == nil && b.mayRegroup() { // single units need the least
+		best, failed = b.pageOf(search(newLap(b.m, b.machine, newGrouping(b.m, b.o).drafts())))
+	}
 	if best.Pages == nil {
 		return Plan{}, failed
 	}
@@ -112,7 +109,7 @@ func (b builder) best(search func(l *lap) *search) (Plan, error) {
 // groupings are the ways to make pages that are worth a search. Where pages are many, one is enough.
 func (b builder) groupings() [][]draft {
 	g := newGrouping(b.m, b.o)
-	if b.o.PagesAsGiven || b.o.MaxLayerSize > 0 {
+	if !b.mayRegroup() {
 		return [][]draft{g.drafts()}
 	}
 	var out [][]draft
@@ -127,6 +124,9 @@ func (b builder) groupings() [][]draft {
 	}
 	return out
 }
+
+// mayRegroup tells whether the size of pages is for the planner to choose.
+func (b builder) mayRegroup() bool { return !b.o.PagesAsGiven && b.o.MaxLayerSize == 0 }
 
 // pageOf plans for the pages of a search. Where they all fit there is nothing to search, unless the CPU is faster at a step.
 func (b builder) pageOf(s *search) (Plan, error) {

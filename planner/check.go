@@ -3,14 +3,27 @@ package planner
 import (
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // ErrInvalid tells that a manifest, a machine or a plan contradicts itself.
 var ErrInvalid = errors.New("invalid")
 
+// ErrBroken tells that the planner made a plan that breaks one of its promises: a fault of the planner's own.
+var ErrBroken = errors.New("the planner broke a promise of its own")
+
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
+}
+
+// Check tells what is wrong with a manifest or a machine, or with both together: sums that could overflow.
+func Check(m Manifest, machine Machine) error {
+	if err := m.Check(); err != nil {
+		return err
+	}
+	if err := machine.check(); err != nil {
+		return err
+	}
+	return machine.checkTraffic(m)
 }
 
 // Check tells what is wrong with a manifest: figures that are negative or whose sum is absurd, uses that are out of range
@@ -181,22 +194,33 @@ func (p Plan) checkCopies(m Manifest) error {
 
 func alike(a, b Copy) bool { return a.Page == b.Page && a.First == b.First && a.Last == b.Last }
 
+// checkUses wants a copy around every use of a streamed page.
 func (p Plan) checkUses(m Manifest) error {
-	copies := make([][]Use, len(p.Pages))
-	for _, c := range p.Copies {
-		copies[c.Page] = append(copies[c.Page], Use{c.First, c.Last})
+	copies := make([][]Copy, len(p.Pages)) // of one lap
+	for _, c := range p.Copies[:len(p.Copies)/p.turn()] {
+		copies[c.Page] = append(copies[c.Page], c)
 	}
 	for i, page := range p.Pages {
 		for _, u := range page.Units {
-			for _, use := range m.Units[u].Uses {
-				covers := func(c Use) bool { return c.First <= use.First && use.Last <= c.Last }
-				if page.Placement == Streamed && !slices.ContainsFunc(copies[i], covers) {
-					return invalid("pages[%d]: no copy covers steps %d to %d of %s", i, use.First, use.Last, m.Units[u].Path)
-				}
+			if use, ok := uncovered(m.Units[u].Uses, copies[i]); !ok && page.Placement == Streamed {
+				return invalid("pages[%d]: no copy covers steps %d to %d of %s", i, use.First, use.Last, m.Units[u].Path)
 			}
 		}
 	}
 	return nil
+}
+
+// uncovered is the first use that no copy covers; true where there is none. Both are in order.
+func uncovered(uses []Use, copies []Copy) (Use, bool) {
+	for _, use := range uses {
+		for len(copies) > 0 && copies[0].Last < use.Last {
+			copies = copies[1:]
+		}
+		if len(copies) == 0 || copies[0].First > use.First {
+			return use, false
+		}
+	}
+	return Use{}, true
 }
 
 // checkRing wants every copy to wait for the latest one before it whose bytes it takes, and that one, with all before it, to

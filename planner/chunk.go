@@ -11,8 +11,14 @@ var partsOfWeights = []int64{16, 64, 256, 1024}
 // divided into does not depend on the capacity, so that more of it is never slower.
 func (b builder) chunk() (Plan, error) {
 	var best Plan
+	before := 0 // pages of the division before
 	for _, size := range b.layerSizes() {
-		p, err := b.chunkOf(b.modules(size))
+		pages := b.modules(size)
+		if best.Pages != nil && len(pages) == before {
+			continue
+		}
+		before = len(pages)
+		p, err := b.chunkOf(pages)
 		if err != nil {
 			return Plan{}, err
 		}
@@ -72,6 +78,7 @@ func (b builder) modules(layerSize int64) []wholeModule {
 	keys := moduleKeys(b.m.Units, layerSize)
 	index := map[string]int{}
 	var out []wholeModule
+	seen := make([]bool, len(b.m.Units))
 	for _, v := range visits(b.m.Units) {
 		at, known := index[keys[v.of]]
 		if !known {
@@ -79,19 +86,17 @@ func (b builder) modules(layerSize int64) []wholeModule {
 			index[keys[v.of]] = at
 			out = append(out, wholeModule{closed: true})
 		}
-		out[at].include(v, b.m.Units[v.of], keys[v.of])
+		out[at].uses = append(out[at].uses, v.Use)
+		if !seen[v.of] {
+			seen[v.of] = true
+			out[at].include(v.of, b.m.Units[v.of], keys[v.of])
+		}
 	}
 	return out
 }
 
-func (w *wholeModule) include(v visit, u Unit, module string) {
-	w.uses = append(w.uses, v.Use)
-	for _, unit := range w.units {
-		if unit == v.of {
-			return
-		}
-	}
-	w.units = append(w.units, v.of)
+func (w *wholeModule) include(i int, u Unit, module string) {
+	w.units = append(w.units, i)
 	w.bytes += u.Bytes
 	for _, reader := range u.Readers {
 		w.closed = w.closed && under(reader, module)
@@ -141,25 +146,27 @@ func (b builder) bytesOf(n int64) Bytes {
 // bestRun returns the run of neighbouring closed pages, from inclusive to exclusive, with the shortest forward; ties go to the
 // one with fewer bytes. Without times, before the recording, it is empty.
 func (b builder) bestRun(pages []wholeModule, capacity Bytes) (from, to int) {
-	none := newTally(b.m, b.machine, pages)
-	shortest, fewest := none.period, Bytes(0)
-	for start := range pages {
-		t := none.clone()
-		var size Bytes
-		for end := start; end < len(pages) && pages[end].closed; end++ {
-			if size += pages[end].bytes; size > capacity {
-				break
-			}
-			t.add(pages[end])
+	t := newTally(b.m, b.machine, pages)
+	shortest, fewest := t.period, Bytes(0)
+	for start := 0; start < len(pages); start += 1 + len(pages)/mostStarts {
+		size, end := Bytes(0), start
+		for ; end < len(pages) && pages[end].closed && size+pages[end].bytes <= capacity; end++ {
+			size += pages[end].bytes
+			t.move(pages[end], 1)
 			if t.period < shortest || t.period == shortest && size < fewest {
 				shortest, fewest, from, to = t.period, size, start, end+1
 			}
+		}
+		for _, page := range pages[start:end] {
+			t.move(page, -1)
 		}
 	}
 	return from, to
 }
 
-// A tally is how long a forward takes, as Evaluate has it, while one page after the other comes to the device.
+const mostStarts = 1024 // of runs that are tried
+
+// A tally is how long a forward takes, as Evaluate has it, while pages come to the device and leave it.
 type tally struct {
 	m       Manifest
 	machine Machine
@@ -182,22 +189,16 @@ func newTally(m Manifest, machine Machine, pages []wholeModule) *tally {
 	return t
 }
 
-func (t *tally) clone() *tally {
-	out := *t
-	out.covered, out.begun = slices.Clone(t.covered), slices.Clone(t.begun)
-	return &out
-}
-
-// add brings a page to the device, with one crossing into each of its calls and one out of it.
-func (t *tally) add(page wholeModule) {
+// move brings a page to the device (1) or back (-1), with one crossing into each of its calls and one out of it.
+func (t *tally) move(page wholeModule, by int) {
 	for _, call := range calls(page.uses) {
-		t.period += crossings(t.m, t.machine, call)
+		t.period += Nanoseconds(by) * crossings(t.m, t.machine, call)
 		for s := call.First; s <= call.Last; s++ {
-			t.change(s, 1, 0)
+			t.change(s, by, 0)
 		}
 	}
 	for _, use := range page.uses {
-		t.change(use.First, 0, -1)
+		t.change(use.First, 0, -by)
 	}
 }
 

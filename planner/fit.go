@@ -45,16 +45,17 @@ func (s *search) shrunk(places []place) []place {
 func (s *search) knots() []int {
 	if s.tied == nil {
 		s.tied = []int{}
+		seen := make([]bool, len(s.lap.pages))
+		until := -1 // the last stop within a use that began before
 		for i := range s.lap.stops {
-			if stop := &s.lap.stops[i]; int(stop.anchor) > i {
-				for j := i; j <= int(stop.anchor); j++ {
-					s.tied = append(s.tied, int(s.lap.stops[j].page))
-				}
+			stop := &s.lap.stops[i]
+			if over := i <= until || int(stop.anchor) > i; over && !seen[stop.page] && len(s.tied) < mostKnots {
+				seen[stop.page] = true
+				s.tied = append(s.tied, int(stop.page))
 			}
+			until = max(until, int(stop.anchor))
 		}
 		slices.Sort(s.tied)
-		s.tied = slices.Compact(s.tied)
-		s.tied = s.tied[:min(len(s.tied), mostKnots)]
 	}
 	return s.tied
 }

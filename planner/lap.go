@@ -69,10 +69,7 @@ func newLap(m Manifest, machine Machine, pages []draft) *lap {
 // setAnchors finds for every use the last stop that begins within it, and the time from there to its end.
 func (l *lap) setAnchors(all []visit, device []Nanoseconds) {
 	for i, v := range all {
-		anchor := i
-		for anchor+1 < len(all) && all[anchor+1].First <= v.Last {
-			anchor++
-		}
+		anchor := firstAfter(all, v.Last) - 1
 		l.stops[i].anchor = int32(anchor)
 		l.stops[i].tail = device[v.Last+1] - device[all[anchor].First]
 	}

@@ -22,7 +22,8 @@ const (
 
 // A layout is a ring of copies in the making.
 type layout struct {
-	size    []Bytes // per copy, through all laps of the ring
+	laps    int     // of the ring
+	size    []Bytes // per copy, through all laps
 	depth   []int   // per copy, how many of the latest copies, with itself, are in the arena at once
 	arena   Bytes
 	offset  []Bytes
@@ -37,7 +38,7 @@ type layout struct {
 // newLayout prepares a ring of laps laps of copies with these sizes. The depths are those of a queue of queue bytes, which
 // is at most the arena.
 func newLayout(sizes []Bytes, laps int, queue, arena Bytes) *layout {
-	l := &layout{size: slices.Repeat(sizes, laps), arena: arena}
+	l := &layout{laps: laps, size: slices.Repeat(sizes, laps), arena: arena}
 	l.depth = queueDepths(l.size, min(len(sizes), affordable(len(l.size))), queue)
 	l.reach = slices.Max(l.depth)
 	l.trouble = slices.Repeat([]float64{1}, len(l.size))
@@ -84,7 +85,7 @@ func (l *layout) find(goal Nanoseconds, effort *int, rate func(offset []Bytes) N
 // attempt lays out all copies: plainly, then in order of time, then in shuffled orders. It overwrites order.
 func (l *layout) attempt(try int, order []int) {
 	if try == 0 {
-		l.wrap()
+		copy(l.offset, wrapped(l.size, l.arena))
 		return
 	}
 	for k := range order {
@@ -96,16 +97,18 @@ func (l *layout) attempt(try int, order []int) {
 	l.place(order)
 }
 
-// wrap places one copy behind the other, back to the start where the end has no room.
-func (l *layout) wrap() {
+// wrapped places one copy behind the other, back to the start where the end of the arena has no room.
+func wrapped(sizes []Bytes, arena Bytes) []Bytes {
+	offsets := make([]Bytes, len(sizes))
 	var end Bytes
-	for k, size := range l.size {
-		if end+size > l.arena {
+	for k, size := range sizes {
+		if end+size > arena {
 			end = 0
 		}
-		l.offset[k] = end
+		offsets[k] = end
 		end += size
 	}
+	return offsets
 }
 
 // shuffle orders copies for a try: by size, and the more often a copy found no good place in the tries before, the earlier.

@@ -26,14 +26,14 @@ func LPBound(m Manifest, machine Machine, budget Bytes, streams bool) Nanosecond
 		if streams {
 			room += moved(machine.Link.orUsual().Rate, middle)
 		}
-		if base+max(0, total-saved(items, room)) <= middle {
+		if base+max(0, total-saved(items, room, total)) <= middle {
 			high = middle
 		} else {
 			low = middle
 		}
 	}
 	if machine.Host.Rate > 0 {
-		high = max(high, bareTransfer(Link{Rate: machine.Host.Rate}, readBytes(m)-budget))
+		high = max(high, bareTransfer(Link{Rate: machine.Host.Rate}, max(0, readBytes(m)-budget)))
 	}
 	return high
 }
@@ -86,14 +86,16 @@ func lpItems(m Manifest) (items []lpItem, base, total Nanoseconds) {
 	return items, base, total
 }
 
-// saved is the most time that keeping size bytes from the CPU saves, rounded up.
-func saved(items []lpItem, size Bytes) Nanoseconds {
+// saved is the most time that keeping size bytes from the CPU saves, rounded up, at most the total.
+func saved(items []lpItem, size Bytes, total Nanoseconds) Nanoseconds {
 	var sum Nanoseconds
 	for _, item := range items {
 		if item.bytes > size {
 			return sum + Nanoseconds(float64(item.saved)*(float64(max(0, size))/float64(item.bytes))*(1+1e-9)) + 1
 		}
-		sum += item.saved
+		if sum += item.saved; sum >= total {
+			return total
+		}
 		size -= item.bytes
 	}
 	return sum

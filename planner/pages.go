@@ -50,7 +50,7 @@ func (l Link) orUsual() Link {
 // perLatency is how many bytes a link moves in the time of its latency.
 func (l Link) perLatency() Bytes {
 	l = l.orUsual()
-	return Bytes(float64(l.Latency) * float64(l.Rate) / 1e9)
+	return Bytes(min(largest, float64(l.Latency)*float64(l.Rate)/1e9))
 }
 
 // Transfer is the time that a copy of size bytes takes, rounded up to whole nanoseconds.

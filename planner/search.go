@@ -9,8 +9,8 @@ import (
 const (
 	creditEffort = 120_000
 	localEffort  = 300_000
-	shortEffort  = 700_000 // in place of localEffort, in short lists
-	mostLocal    = 512     // pages up to which single moves are tried
+	shortEffort  = 2_000_000 // in place of localEffort, in short lists
+	mostLocal    = 512       // pages up to which single moves are tried
 )
 
 // A choice is a way to place pages, with the arena that the residents leave.
@@ -37,6 +37,7 @@ type search struct {
 	most   int      // choices kept
 	best   []choice // the shortest period first, no two alike
 	heavy  choice   // of those with the shortest period, the one with the most residents
+	plain  choice   // of those that simple rules make, the one with the shortest period in a plain ring
 
 	tied     []int  // see knots
 	mayLeave []bool // per page, whether the CPU can compute it; nil where it computes none
@@ -111,35 +112,91 @@ func (s *search) keep(places []place, resident Bytes, period Nanoseconds) {
 }
 
 // tryRules offers what others do: whatever fits from the front, from the back, spread evenly, the largest or the smallest
-// first. Short lists are offered with every arena that this leaves, long ones with a few.
+// first. Short lists are offered with every arena that this leaves, longer ones with some and then others close to the best.
 func (s *search) tryRules() {
 	s.offer(s.lap.allHere())
 	s.offer(s.lap.allAway())
 	s.offer(s.smallest())
-	largest, _ := s.lap.together(s.lap.allAway())
 	for _, order := range s.lap.orders() {
-		places := s.lap.allAway()
-		room := s.budget - s.lap.weight(places, stay)
-		rest := ruleArenas
-		for _, page := range order {
-			size := s.lap.pages[page].bytes
-			for len(places) > shortList && len(rest) > 0 && room-size < largest*rest[0]/2 {
-				rest = rest[1:]
-				s.offer(places)
+		best, at := never, Bytes(0)
+		try := func(arena Bytes) {
+			if period := s.offerRule(s.lap.firstOf(order, s.budget-arena)); period < best {
+				best, at = period, arena
 			}
-			if size <= room {
-				room -= size
-				places[page] = stay
-				if len(places) <= shortList {
-					s.offer(places)
-				}
-			}
+		}
+		arenas := s.ruleArenas(order)
+		for _, arena := range arenas {
+			try(arena)
+		}
+		for part := Bytes(8); part <= 64 && len(s.lap.pages) > shortList && len(s.lap.pages) <= mostLocal; part *= 2 {
+			center := at
+			try(center - center/part)
+			try(center + center/part)
 		}
 	}
 }
 
-// ruleArenas are the arenas that long lists are offered with, in halves of the most that must be there at once.
-var ruleArenas = []Bytes{8, 5, 3}
+// firstOf makes pages resident in an order, as far as they fit into room.
+func (l *lap) firstOf(order []int, room Bytes) []place {
+	places := l.allAway()
+	room -= l.weight(places, stay)
+	for _, page := range order {
+		if room -= l.pages[page].bytes; room < 0 {
+			break
+		}
+		places[page] = stay
+	}
+	return places
+}
+
+// ruleArenas are the arenas to offer a rule with: all that its order leaves, or in longer lists some multiples of half of what
+// must be there at once.
+func (s *search) ruleArenas(order []int) (arenas []Bytes) {
+	pages := s.lap.pages
+	if len(pages) <= shortList {
+		room := s.budget
+		for _, page := range order {
+			if room -= pages[page].bytes; room < 0 {
+				break
+			}
+			arenas = append(arenas, room)
+		}
+		return append(arenas, 0)
+	}
+	halves := []Bytes{32, 24, 18, 14, 12, 10, 9, 8, 7, 6, 5, 4, 3}
+	if len(pages) > mostLocal {
+		halves = []Bytes{8, 5, 3}
+	}
+	largest, _ := s.lap.together(s.lap.allAway())
+	for _, count := range halves {
+		arenas = append(arenas, largest*count/2)
+	}
+	return arenas
+}
+
+// offerRule offers places, and remembers them if they are the best in a plain ring, which needs no luck with offsets. It
+// returns their period there, in very long lists that without offsets.
+func (s *search) offerRule(places []place) Nanoseconds {
+	period := s.offer(places)
+	if period >= never || len(places) > mostLocal {
+		return period
+	}
+	resident := s.lap.weight(places, stay)
+	period = s.ringPeriod(places, s.plainWaits(places, s.budget-resident))
+	if s.plain.places == nil || period < s.plain.period {
+		s.plain = choice{slices.Clone(places), resident, period}
+	}
+	return period
+}
+
+// plainWaits are what copies wait for that lie one behind the other in an arena.
+func (s *search) plainWaits(places []place, arena Bytes) []int {
+	var sizes []Bytes
+	for _, c := range s.lap.copiesOf(places) {
+		sizes = append(sizes, s.lap.pages[c.Page].bytes)
+	}
+	return waits(sizes, wrapped(sizes, arena), len(sizes))
+}
 
 // allHere keeps every page on the device.
 func (l *lap) allHere() []place { return slices.Repeat([]place{stay}, len(l.pages)) }

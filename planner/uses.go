@@ -36,16 +36,18 @@ func sortVisits(all []visit) {
 	slices.SortStableFunc(all, func(a, b visit) int { return cmp.Or(a.First-b.First, a.Last-b.Last, a.of-b.of) })
 }
 
-// long marks the units of some uses that hold a use during which another one begins. A ring frees in order, so such a unit would keep
-// everything behind it: it must be resident.
+// firstAfter is the first of some visits, in order, that begins after a step.
+func firstAfter(all []visit, step int) int {
+	at, _ := slices.BinarySearchFunc(all, step+1, func(v visit, first int) int { return cmp.Compare(v.First, first) })
+	return at
+}
+
+// long marks the units of some uses that hold a use during which another one begins. A ring frees in order, so such a unit would
+// keep everything behind it: it must be resident.
 func long(all []visit, units int) []bool {
 	marked := make([]bool, units)
-	for i, v := range all {
-		next := i + 1
-		for next < len(all) && all[next].First == v.First {
-			next++
-		}
-		if next < len(all) && all[next].First <= v.Last {
+	for _, v := range all {
+		if next := firstAfter(all, v.First); next < len(all) && all[next].First <= v.Last {
 			marked[v.of] = true
 		}
 	}
