@@ -22,12 +22,12 @@ func Plan(request string) (answer string, err error) {
 func guarded(respond func([]byte) ([]byte, error), request string) (answer string, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			answer, err = "", fmt.Errorf("the planner panicked: %s; report it with the request", printable(fmt.Sprint(cause)))
+			answer, err = "", fmt.Errorf("the planner panicked: %s; report it with the request", contract.Words(fmt.Errorf("%v", cause)))
 		}
 	}()
 	text, err := respond([]byte(request))
 	if err != nil {
-		return "", errors.New(printable(err.Error()))
+		return "", errors.New(contract.Words(err))
 	}
 	return printable(string(text)), nil
 }

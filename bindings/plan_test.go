@@ -36,3 +36,14 @@ func TestNothingThatCCannotCarryGetsThrough(t *testing.T) {
 		}
 	}
 }
+
+func TestAnErrorMovesNoTerminal(t *testing.T) {
+	for _, request := range []string{
+		"{\"a\x1b[31m", `{"manifest": {"units": [{"bytes": 1, "a\u001b\u0000": 2}]}}`,
+		`{"manifest": {"units": [{"bytes": 9, "path": "a\u001b[31m\n\u202e"}]}, "machine": {"budget_bytes": 1}}`,
+	} {
+		if _, err := Plan(request); err == nil || strings.ContainsAny(err.Error(), "\x1b\x00\n\u202e") {
+			t.Errorf("%s gave %q", request, err)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"embed"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path"
@@ -72,8 +73,8 @@ func (l Link) String() string { return fmt.Sprintf("pcie%dx%d", l.Generation, l.
 // a wider one. No time is longer than 2^50 ns.
 func (r Rates) Time(operations map[string]float64, bytes float64) int64 {
 	var compute float64
-	for kind, n := range operations {
-		compute += n / r.of(kind)
+	for _, kind := range slices.Sorted(maps.Keys(operations)) { // in order, since sums of floats depend on it
+		compute += operations[kind] / r.of(kind)
 	}
 	return r.CallNS + int64(math.Ceil(min(1e9*max(compute, bytes/r.Bytes), 1<<50)))
 }

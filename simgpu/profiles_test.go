@@ -74,3 +74,16 @@ func TestACardOfOnesOwn(t *testing.T) {
 		}
 	}
 }
+
+func TestTheTimeOfAnOperationIsTheSameEveryTime(t *testing.T) {
+	r := Rates{FLOPS: map[string]float64{"fp64": 0.7e9, "fp32": 1.3e9, "fp16": 2.9e9, "bf16": 3.1e9, "int8": 5.3e9}, Bytes: 1e9}
+	for n := 1.5e15; n < 1.6e15; n += 1e13 / 3 { // times of some days, where the last bit of a sum is a nanosecond
+		operations := map[string]float64{"fp64": n / 7, "fp32": n / 11, "fp16": n / 13, "bf16": n / 17, "int8": n / 19}
+		want := r.Time(operations, 0)
+		for range 50 {
+			if got := r.Time(operations, 0); got != want {
+				t.Fatalf("%v took %d ns, then %d", operations, want, got)
+			}
+		}
+	}
+}

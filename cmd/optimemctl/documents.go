@@ -40,5 +40,5 @@ func answerTo(planned controller.Planned) contract.Answer {
 	if err != nil {
 		curve = nil // the plan is worth more than its neighbours
 	}
-	return contract.NewAnswer(contract.FromPlanner(basis.Manifest), contract.Machine{Machine: basis.Machine}, planned.Plan, curve...)
+	return contract.NewAnswer(contract.FromPlanner(basis.Manifest), contract.Machine{Machine: basis.Machine}, planned.Plan, curve...).With(basis.Options)
 }

@@ -36,7 +36,7 @@ func execute(ctx context.Context, args []string, std stdio) int {
 	if !errors.As(err, &e) { // cobra's own: a wrong flag or argument
 		e = misuse(root, args, err)
 	}
-	_, _ = fmt.Fprintf(std.err, "optimemctl: %v\n", e)
+	_, _ = fmt.Fprintf(std.err, "optimemctl: %s\n", clean(e.Error()))
 	return e.code
 }
 

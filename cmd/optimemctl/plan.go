@@ -106,7 +106,7 @@ func (f *planFlags) question(text string, set *pflag.FlagSet) (question, error) 
 	if err := errors.Join(f.checkPlan(set), q.input.checkFlags(set)); err != nil {
 		return q, err
 	}
-	if f.machine != "" {
+	if set.Changed("machine") {
 		if q.machine, err = readMachine(f.machine); err != nil {
 			return q, err
 		}
@@ -190,15 +190,41 @@ func (q *question) answer(ctx context.Context, std stdio) error {
 	return nil
 }
 
-// refusal says why there is no plan: bad input, unless the planner finds a fault of its own.
+// refusal says why there is no plan: bad input, or something else is wrong.
 func (q *question) refusal(err error) *exit {
 	var small *planner.TooSmallError
 	var field *contract.Error
-	text := clean(strings.TrimPrefix(err.Error(), planner.ErrInvalid.Error()+": "))
-	if errors.As(err, &small) || errors.As(err, &field) || errors.Is(err, planner.ErrInvalid) {
-		return badInput("%s: %s", q.input.name, text)
+	switch {
+	case errors.As(err, &field):
+		return q.refusalOf(field)
+	case errors.As(err, &small), errors.Is(err, planner.ErrInvalid), errors.Is(err, planner.ErrBroken):
+		return refused(q.input.name, err)
 	}
-	return fault("%s: %s", q.input.name, text)
+	return fault("%s: %s", q.input.name, contract.Words(err))
+}
+
+// refusalOf names the flag that a field came from.
+func (q *question) refusalOf(e *contract.Error) *exit {
+	inMachine, isMachine := strings.CutPrefix(e.Field, "machine.")
+	switch {
+	case e.Field == "options.vram" && q.said.VRAM != (planner.Share{}):
+		return refused("--vram", &contract.Error{Text: e.Text})
+	case e.Field == "options.link" && q.said.Link.Rate > 0:
+		return refused("--link", &contract.Error{Text: e.Text})
+	case e.Field == "compute_ns" && q.input.kind == aCheckpoint:
+		return refused("--reuse", &contract.Error{Text: e.Text})
+	case isMachine && q.machine != nil:
+		return refused("--machine "+q.flags.machine, &contract.Error{Field: inMachine, Text: e.Text})
+	}
+	return refused(q.input.name, e)
+}
+
+// refused is bad input, unless the planner is at fault.
+func refused(name string, err error) *exit {
+	if errors.Is(err, planner.ErrBroken) {
+		return fault("%s: %s", name, contract.Words(err))
+	}
+	return badInput("%s: %s", name, contract.Words(err))
 }
 
 // request is what the input asks for, and what the flags say of it.

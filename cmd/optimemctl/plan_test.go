@@ -7,8 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/optimem/optimem/bindings"
+	"github.com/optimem/optimem/planner"
 	"github.com/optimem/optimem/planner/contract"
 )
 
@@ -215,7 +218,14 @@ func TestWhatPlanRefuses(t *testing.T) {
 		{[]string{file("double.json", `{"units": [{"id": 3, "bytes": 1}, {"id": 3, "bytes": 5}]}`), "--vram", "50%"}, "double.json: units[1].id: 3 names units[0] too"},
 		{[]string{file("unknown.json", `{"units": [{"bytes": 1, "size": 3}]}`), "--vram", "50%"}, "unknown.json: units[0].size: there is no such field"},
 		{[]string{file("request.json", `{"manifest": {"units": [{"bytes": 1}]}, "machine": {"budget_bytes": -1}}`)}, "request.json: machine.budget_bytes: -1 is negative"},
-		{[]string{file("slow.json", `{"manifest": {"units": [{"bytes": 5e14}, {"bytes": 5e14}]}, "machine": {"budget_bytes": 6e14, "link": {"bytes_per_second": 1}}}`)}, "slow.json: units[0]"},
+		{[]string{file("slow.json", `{"manifest": {"units": [{"bytes": 5e14}, {"bytes": 5e14}]}, "machine": {"budget_bytes": 6e14, "link": {"bytes_per_second": 1}}}`)}, "slow.json: machine.link.bytes_per_second: a forward that waits"},
+		{[]string{good, "--vram", "50%", "--link", "1"}, "optimemctl: --link: a forward that waits for everything"},
+		{[]string{good, "--vram", "50%", "--machine", ""}, "--machine: it is empty"},
+		{[]string{good, "--vram", "50%", "--machine", file("late.json", `{"link": {"latency_ns": 5e14, "bytes_per_second": 1e9}}`)}, "late.json: link.latency_ns: a forward that waits"},
+		{[]string{file("largest.json", `{"units": [{"bytes": 1125899906842624}]}`), "--vram", "1000%"}, "optimemctl: --vram: 1000% of the weights is more"},
+		{[]string{saved(t, 1<<20, 1<<20), "--vram", "50%", "--reuse", "1073741824"}, "optimemctl: --reuse: a forward that waits for everything"},
+		{[]string{file("bom.json", "\uFEFF"+layers), "--vram", "50%"}, "bom.json: the document begins with a byte order mark"},
+		{[]string{file("nested.json", `{"manifest": {"version": 2, "warp": 1}}`)}, "nested.json: manifest.version: 2 is not known"},
 		{[]string{file("text.safetensors", "{}"), "--vram", "50%"}, "text.safetensors: the file has 2 bytes"},
 		{[]string{file("long.safetensors", "\xff\xff\xff\x00\x00\x00\x00\x00{}"), "--vram", "50%"}, "long.safetensors: the header says it has 16777215 bytes, and the file has 2"},
 		{[]string{t.TempDir(), "--vram", "50%"}, "has no .safetensors file and no index"},
@@ -235,5 +245,94 @@ func TestAPlanIsDrawn(t *testing.T) {
 	code := execute(t.Context(), []string{"report", "-", "-o", "-"}, stdio{in: bytes.NewBufferString(got.out), out: &out, err: &problem})
 	if code != 0 || !strings.Contains(out.text.String(), "five layers") {
 		t.Errorf("exit code %d: %s", code, problem.text.String())
+	}
+}
+
+// pipe is a pipe that nobody writes to: whoever opens it waits.
+func pipe(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pipe.json")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Skip(err)
+	}
+	return path
+}
+
+func TestWhatIsNoRegularFileIsNotOpened(t *testing.T) {
+	folder := t.TempDir()
+	good := put(t, folder, "good.json", layers)
+	for _, path := range []string{pipe(t), "/dev/zero"} {
+		for _, args := range [][]string{
+			{"plan", path, "--vram", "50%"}, {"plan", good, "--vram", "50%", "--machine", path}, {"report", path, "-o", "-"},
+		} {
+			if got := call(t, args...); got.code != 2 || got.out != "" || !strings.Contains(got.err, path+" is no regular file") {
+				t.Errorf("%v: %+v", args, got)
+			}
+		}
+	}
+	if got := call(t, "plan", folder+"/.", "--vram", "50%", "--machine", folder); got.code != 2 || !strings.Contains(got.err, "is a folder") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// An endless reader never ends.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestADocumentIsReadUpToALimit(t *testing.T) {
+	if _, err := readUpTo(1000, endless{}, "stdin"); err == nil || !strings.Contains(err.Error(), "stdin has more than 1000 B") {
+		t.Error(err)
+	}
+	if text, err := readUpTo(3, strings.NewReader("abc"), "stdin"); err != nil || string(text) != "abc" {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestAFaultOfThePlannerIsNoBadInput(t *testing.T) {
+	q := question{input: input{name: "m.json"}}
+	broken := q.refusal(fmt.Errorf("plan m: %w: copies[3]: no", planner.ErrBroken))
+	if broken.code != codeFault || !strings.Contains(broken.Error(), "report it with the request") {
+		t.Errorf("%d, %v", broken.code, broken)
+	}
+	bad := q.refusal(fmt.Errorf("%w: units: none", planner.ErrInvalid))
+	if bad.code != codeBadInput || bad.Error() != "m.json: units: none" {
+		t.Errorf("%d, %v", bad.code, bad)
+	}
+}
+
+func TestNamesMoveNoTerminal(t *testing.T) {
+	got := planned(t, `{"model": "a\u001b[31m\nperiod  1 ns\u202eb\u2066", "notes": ["x\u001b]0;y\u0007\rz"], "units": [{"bytes": 9}]}`, "--vram", "100%")
+	if got.code != 0 || strings.ContainsAny(got.out, "\x1b\x07\r\u202e\u2066") || !strings.Contains(got.out, "model          a[31m period  1 nsb\n") {
+		t.Errorf("%+v", got)
+	}
+	if got := call(t, "plan", "we\x1b[31m\u202eird.json", "--vram", "5%"); got.code != 2 || strings.ContainsAny(got.err, "\x1b\u202e") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAFileWithAnyNameIsAnswered(t *testing.T) {
+	path := put(t, t.TempDir(), "a\xff.json", layers)
+	if got := call(t, "plan", path, "--vram", "60%", "--json"); got.code != 0 || !strings.Contains(got.out, `"five layers"`) {
+		t.Errorf("%+v", got)
+	}
+	if got := call(t, "plan", put(t, t.TempDir(), "a\xff.json", `{"units": [{"bytes": 9}]}`), "--vram", "100%", "--json"); got.code != 0 || !strings.Contains(got.out, `"model": "a?"`) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestBothDoorsSayTheSame(t *testing.T) {
+	for _, request := range []string{
+		"", "[]", "{", "{\"a\x1b[31m", "\uFEFF{}", `{"manifest": {"units": [{"bytes": -1}]}}`, `{"manifest": {"units": [{"bytes": 1, "a\u0000\u001b": "b"}]}}`,
+		`{"manifest": {"units": [{"bytes": 9, "path": "a\u001b[31m\n\u202e\u00a0b"}]}, "machine": {"budget_bytes": 1}}`,
+		`{"manifest": {"units": [{"bytes": 9, "path": "` + strings.Repeat("é", 2000) + `"}]}, "machine": {"budget_bytes": 1}}`,
+		`{"manifest": {"units": [{"bytes": 9e14, "uses": []}]}, "machine": {"budget_bytes": 1e15, "link": {"bytes_per_second": 1}}}`,
+		`{"manifest": {"units": [{"bytes": 4096}, {"bytes": 8192, "path": "a\u001b"}]}, "options": {"vram": "70%"}}`,
+	} {
+		answer, err := bindings.Plan(request)
+		said := asked(t, request, "--json")
+		if err == nil && said.out != answer || err != nil && said.err != "optimemctl: stdin: "+err.Error()+"\n" {
+			t.Errorf("%.100q: %+v beside %q, %v", request, said, answer, err)
+		}
 	}
 }

@@ -106,10 +106,10 @@ func (q *question) read(ctx context.Context, std stdio) (contract.Request, error
 	}
 	r, err := readQuestion(text)
 	if err != nil {
-		return r, badInput("%s: %w", q.input.name, err)
+		return r, refused(q.input.name, err)
 	}
 	if r.Manifest.Model == "" && q.input.path != "-" {
-		r.Manifest.Model = strings.TrimSuffix(filepath.Base(q.input.path), ".json")
+		r.Manifest.Model = strings.ToValidUTF8(strings.TrimSuffix(filepath.Base(q.input.path), ".json"), "?")
 	}
 	return r, nil
 }
@@ -132,28 +132,36 @@ const longestDocument = 256 << 20
 
 // readText reads a document from a file or from stdin.
 func readText(path string, stdin io.Reader) ([]byte, error) {
-	from := stdin
+	from, name := stdin, "stdin"
 	if path != "-" {
-		file, err := os.Open(path)
+		file, err := openFile(path)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = file.Close() }()
-		from = file
+		from, name = file, path
 	}
+	return readUpTo(longestDocument, from, name)
+}
+
+// readUpTo reads a document of at most so many bytes.
+func readUpTo(most int64, from io.Reader, name string) ([]byte, error) {
 	var text bytes.Buffer
-	n, err := io.CopyN(&text, from, longestDocument+1)
+	n, err := io.CopyN(&text, from, most+1)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	if n > longestDocument {
-		return nil, fmt.Errorf("%s has more than %v: is it a manifest? a checkpoint's name ends in %s", path, planner.Bytes(longestDocument), safetensors.Suffix)
+	if n > most {
+		return nil, fmt.Errorf("%s has more than %v: is it a document in JSON? a checkpoint's name ends in %s", name, planner.Bytes(most), safetensors.Suffix)
 	}
 	return text.Bytes(), nil
 }
 
 // readMachine reads what --machine names.
 func readMachine(path string) (*contract.Machine, error) {
+	if path == "" {
+		return nil, errors.New("--machine: it is empty: name a file")
+	}
 	if path == "-" {
 		return nil, errors.New("--machine -: name a file; stdin is for INPUT, where a request can hold both")
 	}
@@ -189,7 +197,7 @@ func (in input) base() string {
 	if whole, err := filepath.Abs(path); err == nil {
 		path = whole
 	}
-	return filepath.Base(path)
+	return strings.ToValidUTF8(filepath.Base(path), "?")
 }
 
 // within is a machine on which --vram, where it is given, is not cut to what the device has.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/optimem/optimem/controller"
 	"github.com/optimem/optimem/planner"
@@ -36,7 +37,7 @@ func (q *question) record(ctx context.Context, std stdio) (r contract.Request, e
 			return r, badInput("%s: %w", q.input.name, err)
 		}
 	}
-	manifest.Model = q.input.name
+	manifest.Model = strings.ToValidUTF8(q.input.name, "?")
 	r.Manifest = contract.FromPlanner(manifest)
 	r.Manifest.Notes = []string{learnt.note()}
 	r.Machine = q.within(contract.Machine{Machine: learnt.plan.Basis.Machine})

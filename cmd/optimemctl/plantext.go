@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"text/tabwriter"
 
+	"github.com/optimem/optimem/internal/label"
 	"github.com/optimem/optimem/internal/report"
 	"github.com/optimem/optimem/planner"
 	"github.com/optimem/optimem/planner/contract"
@@ -37,7 +38,7 @@ func (s planSheet) text() []byte {
 func (s planSheet) facts(w io.Writer) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) {
-		_, _ = fmt.Fprintf(table, "%s\t%s\n", name, clean(fmt.Sprintf(format, args...)))
+		_, _ = fmt.Fprintf(table, "%s\t%s\n", name, label.Line(fmt.Sprintf(format, args...)))
 	}
 	words := result{Mode: string(s.plan.Mode), ResidentBytes: s.plan.Resident, Bottleneck: string(s.plan.Bottleneck)}
 	words.countPages(s.plan)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,9 @@ type reading struct {
 // readSubject finds what there is to draw, and what is to be said of the choice.
 func readSubject(text []byte, session int) (s report.Subject, remark string, err error) {
 	var file reading
+	if bytes.HasPrefix(text, []byte("\uFEFF")) {
+		return s, "", errors.New("it begins with a byte order mark (EF BB BF): save it as UTF-8 without one")
+	}
 	if err := json.Unmarshal(text, &file); err != nil {
 		return s, "", unreadable(err)
 	}
@@ -88,11 +92,19 @@ func readRun(text []byte) (s report.Subject, err error) {
 	}
 	drawn, err := readAnswer(r.Plan)
 	if err != nil {
-		return s, fmt.Errorf("plan: %w", err)
+		return s, fmt.Errorf("plan: %w", plain(err))
 	}
 	s = r.subject(drawn.Plan, drawn.Manifest, drawn.Machine)
 	s.Curve, s.Remarks = drawn.Curve, drawn.Remarks
 	return s, nil
+}
+
+// plain is a contradiction within a plan without the planner's word for it.
+func plain(err error) error {
+	if errors.Is(err, planner.ErrInvalid) {
+		return &contract.Error{Text: contract.Words(err)}
+	}
+	return err
 }
 
 // longestTime is 2^50 ns, 13 days, as everywhere.
@@ -113,7 +125,9 @@ func readAnswer(text []byte) (s report.Subject, err error) {
 		Machine: answer.Machine.Machine, Plan: plan, Curve: answer.Curve, Remarks: answer.Notes,
 	}
 	if len(s.Curve) == 0 {
-		s.Curve, err = planner.Curve(s.Manifest, s.Machine, planner.Options{Mode: plan.Mode}, report.Budgets(s.Manifest.Weights(), plan.Budget))
+		wishes := answer.Options
+		wishes.Mode = plan.Mode
+		s.Curve, err = planner.Curve(s.Manifest, s.Machine, wishes, report.Budgets(s.Manifest.Weights(), plan.Budget))
 	}
 	return s, err
 }

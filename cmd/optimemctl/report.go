@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/optimem/optimem/internal/report"
 )
@@ -37,7 +38,7 @@ A - in place of RUN.json reads stdin; -o - writes the page to stdout.
   optimemctl report script.json --session 2`,
 		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := flags.check(args[0]); err != nil {
+			if err := flags.check(args[0], cmd.Flags()); err != nil {
 				return misuse(cmd.Root(), []string{"report"}, err)
 			}
 			return flags.run(args[0], std)
@@ -61,7 +62,7 @@ func oneFile(_ *cobra.Command, args []string) error {
 }
 
 // check finds the output's name and what is wrong with the flags.
-func (f *reportFlags) check(input string) error {
+func (f *reportFlags) check(input string, set *pflag.FlagSet) error {
 	if input != "-" {
 		if err := readable("RUN.json", input); err != nil {
 			return err
@@ -70,13 +71,13 @@ func (f *reportFlags) check(input string) error {
 	if f.session < 0 {
 		return fmt.Errorf("--session %d: give 1 or more", f.session)
 	}
-	if f.output == "" {
+	if !set.Changed("output") {
 		if input == "-" {
 			return errors.New("no -o: say where the page of what stdin says is to go, or give -o - for stdout")
 		}
 		f.output = strings.TrimSuffix(input, ".json") + ".html"
 	}
-	if f.trace != "" {
+	if set.Changed("trace") {
 		if err := checkPlaceOf("--trace", f.trace); err != nil {
 			return err
 		}
@@ -114,20 +115,24 @@ func sameFile(a, b string) bool {
 
 // run writes the page, and the trace if one is wanted.
 func (f *reportFlags) run(input string, std stdio) error {
-	text, err := readInput(input, std.in)
+	text, err := readText(input, std.in)
 	if err != nil {
 		return &exit{codeBadInput, err}
 	}
+	name := input
+	if input == "-" {
+		name = "stdin"
+	}
 	subject, remark, err := readSubject(text, f.session)
 	if err != nil {
-		return badInput("%s: %w", input, err)
+		return refused(name, err)
 	}
 	if remark != "" {
-		_, _ = fmt.Fprintf(std.err, "%s %s\n", input, remark)
+		_, _ = fmt.Fprintf(std.err, "%s %s\n", name, remark)
 	}
 	var page bytes.Buffer
 	if err := report.Write(&page, subject); err != nil {
-		return badInput("%s: %w", input, err)
+		return refused(name, err)
 	}
 	if f.trace != "" {
 		if err := writeTrace(f.trace, []report.Subject{subject}); err != nil {
@@ -146,20 +151,8 @@ func (f *reportFlags) deliver(page []byte, out io.Writer) error {
 		return nil
 	}
 	if err := replaceFile(f.output, page); err != nil {
-		return badInput("-o: %w", err)
+		return fault("-o: %w", err)
 	}
 	_, _ = fmt.Fprintf(out, "wrote %s\n", f.output)
 	return nil
-}
-
-// readInput reads a file, or stdin.
-func readInput(path string, stdin io.Reader) ([]byte, error) {
-	if path == "-" {
-		text, err := io.ReadAll(stdin)
-		if err != nil {
-			return nil, fmt.Errorf("read stdin: %w", err)
-		}
-		return text, nil
-	}
-	return os.ReadFile(path)
 }

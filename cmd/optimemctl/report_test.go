@@ -9,7 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/optimem/optimem/internal/report"
+	"github.com/optimem/optimem/planner/contract"
 )
 
 // printed is what a run prints, in a file.
@@ -134,6 +137,7 @@ func TestFilesThatAreNoRun(t *testing.T) {
 	for want, text := range map[string]string{
 		"ends too early":            whole[:len(whole)/2],
 		"the JSON ends too":         "",
+		"byte order mark":           "\uFEFF" + whole,
 		"this is no JSON":           "model        torchvision:resnet101\n",
 		"it holds array":            "[1, 2]",
 		"neither what `run --json`": `{"hello": 1}`,
@@ -175,6 +179,8 @@ func TestReportsThatAreRefused(t *testing.T) {
 		{[]string{file, "-o", file}, "would overwrite"},
 		{[]string{file, "--trace", file}, "would overwrite"},
 		{[]string{file, "--trace", "-"}, "name a file"},
+		{[]string{file, "--trace", ""}, "--trace: it is empty"},
+		{[]string{file, "-o", ""}, "-o: it is empty"},
 		{[]string{file, "-o", filepath.Join(folder, "a"), "--trace", filepath.Join(folder, ".", "a")}, "name two files"},
 	} {
 		if got := call(t, append([]string{"report"}, test.args...)...); got.code != 2 || got.out != "" || !strings.Contains(got.err, test.want) {
@@ -229,8 +235,8 @@ func TestARunWritesATrace(t *testing.T) {
 	if got := call(t, "run", p.script, "--python", program(t), "--trace", none); got.code != 0 || !strings.Contains(got.err, "no trace: nothing was paged") {
 		t.Errorf("%+v", got)
 	}
-	for _, bad := range []string{"-", "/no/such/folder/trace.json", t.TempDir()} {
-		if got := call(t, "run", p.script, "--python", program(t), "--trace", bad); got.code != 2 || !strings.Contains(got.err, "--trace "+bad) {
+	for _, bad := range []string{"-", "/no/such/folder/trace.json", t.TempDir(), ""} {
+		if got := call(t, "run", p.script, "--python", program(t), "--trace", bad); got.code != 2 || !strings.Contains(got.err, strings.TrimSpace("--trace "+bad)) {
 			t.Errorf("%s: %+v", bad, got)
 		}
 	}
@@ -271,4 +277,60 @@ func FuzzReport(f *testing.F) {
 			t.Errorf("%d bytes of JSON are a page of %d", len(text), page.Len())
 		}
 	})
+}
+
+// drawnFrom calls report with stdin, for the page on stdout.
+func drawnFrom(t *testing.T, stdin string, args ...string) said {
+	t.Helper()
+	var out, err screen
+	code := execute(t.Context(), append([]string{"report", "-", "-o", "-"}, args...), stdio{in: strings.NewReader(stdin), out: &out, err: &err})
+	return said{code, out.text.String(), err.text.String()}
+}
+
+func TestAnAbsurdAnswerIsNotDrawn(t *testing.T) {
+	for _, curve := range []string{`[]`, `["50%"]`} {
+		answer := asked(t, `{"manifest": `+layers+`, "options": {"vram": "60%", "curve": `+curve+`}}`, "--json")
+		for text, want := range map[string]string{
+			strings.Replace(answer.out, `"bytes_per_second": 25000000000`, `"bytes_per_second": 1`, 1): "optimemctl: stdin: units[0] (a): ",
+			strings.Replace(answer.out, `"resident_bytes": `, `"resident_bytes": 1`, 1):                "optimemctl: stdin: plan: it says ",
+		} {
+			trace := filepath.Join(t.TempDir(), "trace.json")
+			got := drawnFrom(t, text, "--trace", trace)
+			if _, err := os.Stat(trace); got.code != 2 || got.out != "" || !strings.HasPrefix(got.err, want) || err == nil {
+				t.Errorf("curve %s: code %d, %s, %v", curve, got.code, got.err, err)
+			}
+		}
+	}
+}
+
+func TestAMissingCurveIsThatOfTheWishes(t *testing.T) {
+	for _, wish := range []string{`"pages_as_given": true`, `"mode": "chunk", "max_capacity": "20MiB"`} {
+		answer := asked(t, `{"manifest": `+layers+`, "options": {"vram": "60%", "curve": [], `+wish+`}}`, "--json")
+		s, _, err := readSubject([]byte(answer.out), 0)
+		if err != nil || len(s.Curve) == 0 {
+			t.Fatalf("%v: %+v", err, answer)
+		}
+		var budgets []string
+		for _, p := range s.Curve {
+			budgets = append(budgets, fmt.Sprint(int64(p.Budget)))
+		}
+		want, err := contract.ReadAnswer([]byte(asked(t, `{"manifest": `+layers+`, "options": {"vram": "60%", "curve": [`+strings.Join(budgets, ", ")+`], `+wish+`}}`, "--json").out))
+		if diff := cmp.Diff(want.Curve, s.Curve); err != nil || diff != "" {
+			t.Errorf("%s: %v, %s", wish, err, diff)
+		}
+	}
+}
+
+func TestWhatCannotBeWrittenIsAFault(t *testing.T) {
+	if _, err := os.Stat("/proc/self"); err != nil {
+		t.Skip("there is no folder in which even root cannot make a file")
+	}
+	answer := asked(t, layers, "--vram", "60%", "--json")
+	file := put(t, t.TempDir(), "answer.json", answer.out)
+	for _, flag := range []string{"-o", "--trace"} {
+		got := call(t, "report", file, flag, "/proc/self/page")
+		if got.code != 1 || !strings.HasPrefix(got.err, "optimemctl: "+flag+": write /proc/self/page: ") || strings.Contains(got.err, ".page") {
+			t.Errorf("%s: %+v", flag, got)
+		}
+	}
 }

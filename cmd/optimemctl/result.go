@@ -139,10 +139,10 @@ func truth(equal string) *bool {
 	return &yes
 }
 
-// clean leaves out of a worker's text what would move a terminal's cursor.
+// clean leaves out of a foreign text what would move a terminal's cursor or turn the direction of the text around it.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && unicode.IsControl(r) {
+		if r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) {
 			return -1
 		}
 		return r

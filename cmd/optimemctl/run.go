@@ -126,7 +126,7 @@ func (f *runFlags) request(text string, args []string, set *pflag.FlagSet) (runR
 	if err != nil {
 		return runRequest{}, err
 	}
-	if err := errors.Join(f.checkModel(), f.checkPlace(), f.checkScript(t, set)); err != nil {
+	if err := errors.Join(f.checkModel(), f.checkPlace(set), f.checkScript(t, set)); err != nil {
 		return runRequest{}, err
 	}
 	return runRequest{target: t, args: args, flags: *f, overrides: overrides}, nil
@@ -154,12 +154,12 @@ func (f *runFlags) checkModel() error {
 }
 
 // checkPlace checks where it is run.
-func (f *runFlags) checkPlace() error {
-	return errors.Join(checkLibrary(f.nvmlLibrary), checkDevice(f.device), checkModules(f.imports), f.checkTrace())
+func (f *runFlags) checkPlace(set *pflag.FlagSet) error {
+	return errors.Join(checkLibrary(f.nvmlLibrary), checkDevice(f.device), checkModules(f.imports), f.checkTrace(set))
 }
 
-func (f *runFlags) checkTrace() error {
-	if f.trace == "" {
+func (f *runFlags) checkTrace(set *pflag.FlagSet) error {
+	if !set.Changed("trace") {
 		return nil
 	}
 	return checkPlaceOf("--trace", f.trace)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -56,19 +55,11 @@ func cutLast(text, by string) (before, after string, found bool) {
 
 // readable tells what is wrong with a file that has to be read.
 func readable(what, path string) error {
-	file, err := os.Open(path)
+	file, err := openFile(path)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	defer func() { _ = file.Close() }()
-	info, err := file.Stat()
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	if info.IsDir() {
-		return fmt.Errorf("%s: %s is a folder, not a file", what, path)
-	}
-	return nil
+	return file.Close()
 }
 
 // checkSize checks a --size.

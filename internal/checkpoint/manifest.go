@@ -88,7 +88,8 @@ func (b *builder) add(step int, path string, t safetensors.Tensor, readers []str
 	u.Parameters += t.Elements
 }
 
-// step estimates a module's times: every weight is used for a multiplication and an addition each time, or read once.
+// step estimates a module's times: every weight is used for a multiplication and an addition each time, or read once. A
+// product that is put into float64() is rounded before it is added, so that every processor finds the same.
 func (g Guess) step(m module) planner.Step {
 	if g.Reuse == 0 {
 		return planner.Step{}
@@ -96,10 +97,10 @@ func (g Guess) step(m module) planner.Step {
 	operations, bytes := map[string]float64{}, 0.0
 	for _, t := range m.tensors {
 		if m.isLookup() {
-			bytes += float64(t.Bytes()) * min(1, float64(g.Reuse)/float64(max(1, t.Shape[0])))
+			bytes += float64(float64(t.Bytes()) * min(1, float64(g.Reuse)/float64(max(1, t.Shape[0]))))
 			continue
 		}
-		operations[t.Type.Kind()] += 2 * float64(t.Elements) * float64(g.Reuse)
+		operations[t.Type.Kind()] += float64(2 * float64(t.Elements) * float64(g.Reuse))
 		bytes += float64(t.Bytes())
 	}
 	return planner.Step{

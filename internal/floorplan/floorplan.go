@@ -9,13 +9,14 @@ const Module = "github.com/optimem/optimem"
 var May = map[string][]string{
 	"planner":                   {},
 	"planner/probe":             {"planner"},
-	"planner/contract":          {"planner", "internal/strict"},
+	"planner/contract":          {"planner", "internal/strict", "internal/label"},
 	"ipc":                       {"planner"},
 	"controller":                {"planner", "planner/probe", "ipc"},
 	"controller/controllertest": {"planner", "planner/probe", "ipc", "controller"},
 	"bindings":                  {"planner", "planner/contract", "planner/probe", "ipc"},
 	"simgpu":                    {"internal/strict"},
 	"internal/strict":           {},
+	"internal/label":            {"planner"},
 	"internal/safetensors":      {"internal/strict"},
 	"internal/checkpoint":       {"planner", "planner/contract", "internal/safetensors", "simgpu"},
 }

@@ -14,7 +14,7 @@ import (
 // Short is the text on one line of at most most characters, without what would move a cursor or turn the direction of the
 // text around it. Of a longer text the middle is left out, for both ends of a path tell it from others.
 func Short(text string, most int) string {
-	text = clean(ends(text, most))
+	text = Line(ends(text, most))
 	if utf8.RuneCountInString(text) <= most {
 		return text
 	}
@@ -33,7 +33,8 @@ func ends(text string, most int) string {
 	return text[:keep] + "…" + text[len(text)-keep:]
 }
 
-func clean(text string) string {
+// Line is the text on one line, without what would move a cursor or turn the direction of the text around it.
+func Line(text string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		switch {
 		case r == utf8.RuneError:

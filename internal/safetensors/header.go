@@ -60,7 +60,7 @@ func ReadHeader(r io.Reader, size int64) ([]Tensor, error) {
 	for _, name := range slices.Sorted(maps.Keys(doc.Tensors)) {
 		t, err := doc.Tensors[name].tensor(name, data)
 		if err != nil {
-			return nil, strict.Within("header", strict.Within(strict.Shown(name), err))
+			return nil, strict.Within("header", strict.Within(cmp.Or(strict.Shown(name), `""`), err))
 		}
 		tensors = append(tensors, t)
 	}
@@ -106,6 +106,10 @@ func headerText(r io.Reader, size int64) ([]byte, error) {
 func (d tensorDoc) tensor(name string, data int64) (Tensor, error) {
 	format, known := formats[DType(d.Type)]
 	switch {
+	case name == "":
+		return Tensor{}, strict.Fault("", "it is the name of a tensor and empty: the header is damaged")
+	case len(name) > strict.Longest:
+		return Tensor{}, strict.Fault("", "it is the name of a tensor and has %d bytes: at most %d are taken", len(name), strict.Longest)
 	case d.Type == "":
 		return Tensor{}, strict.Fault("dtype", "it is missing: known are %s", knownTypes())
 	case !known:

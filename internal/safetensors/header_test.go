@@ -92,6 +92,8 @@ func TestAHeaderThatLies(t *testing.T) {
 		"an unknown field":               {entry(`"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "x": 1`), 4, "header.a.w.x: there is no such field"},
 		"data that overlaps":             {headed(`{"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}, "b": {"dtype": "U8", "shape": [4], "data_offsets": [2, 6]}}`), 6, "header.b.data_offsets: bytes 2 to 6 overlap with those of a, 0 to 4"},
 		"data that lies in another's":    {headed(`{"a": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}, "b": {"dtype": "U8", "shape": [1], "data_offsets": [3, 4]}}`), 6, "header.b.data_offsets: bytes 3 to 4 overlap"},
+		"a name that is empty":           {headed(`{"": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}`), 1, `header."": it is the name of a tensor and empty`},
+		"a name that is too long":        {headed(`{"` + strings.Repeat("n", 4097) + `": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}`), 1, "header." + strings.Repeat("n", 60) + "...: it is the name of a tensor and has 4097 bytes"},
 		"a name that moves the terminal": {headed(`{"a\u001b[2J": {"dtype": "F12", "shape": [], "data_offsets": [0, 0]}}`), 0, `header."a\x1b[2J".dtype`},
 	} {
 		_, err := ReadHeader(bytes.NewReader(test.file), int64(len(test.file))+test.data)

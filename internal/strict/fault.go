@@ -75,17 +75,23 @@ func meaning(err error, root reflect.Type) error {
 	return Fault(fieldOf(s.JSONPointer), "%s is the wrong kind: give %s", kinds[s.JSONKind], expected(s.GoType))
 }
 
+// longestField is where the name of a field that lies deep is cut, in bytes.
+const longestField = 200
+
 // fieldOf writes /units/3/bytes as units[3].bytes.
 func fieldOf(pointer jsontext.Pointer) string {
 	var out strings.Builder
 	for token := range pointer.Tokens() {
 		switch {
 		case token != "" && strings.Trim(token, "0123456789") == "":
-			out.WriteString("[" + token + "]")
+			out.WriteString("[" + Shown(token) + "]")
 		case out.Len() > 0:
 			out.WriteString("." + Shown(token))
 		default:
 			out.WriteString(Shown(token))
+		}
+		if out.Len() > longestField {
+			return strings.ToValidUTF8(out.String()[:longestField], "") + "…"
 		}
 	}
 	return out.String()

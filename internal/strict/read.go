@@ -26,11 +26,17 @@ func read(text []byte, doc any, nulls bool) error {
 	return nil
 }
 
+// byteOrderMark is what some editors put before a text. JSON has no place for it.
+const byteOrderMark = "\uFEFF"
+
 // scan looks for what is wrong whatever the kind of the document is: syntax, doubled fields, null where
 // it is not taken, and a second document.
 func scan(text []byte, nulls bool) error {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return Fault("", "the document is empty: give a JSON object")
+	}
+	if bytes.HasPrefix(text, []byte(byteOrderMark)) {
+		return Fault("", "the document begins with a byte order mark (EF BB BF): save it as UTF-8 without one")
 	}
 	decoder := jsontext.NewDecoder(bytes.NewBuffer(text))
 	if kind := decoder.PeekKind(); kind != '{' && kinds[kind] != "" {

@@ -42,7 +42,10 @@ func TestWhatIsRefusedIsNamed(t *testing.T) {
 		`{"rate": 1, "flag": true, "rate": 2}`: "rate: it is there twice: keep one",
 		`{"rate": 1`:                           "the JSON ends too early, after 10 bytes: is the text cut off?",
 		`{"rate": 01}`:                         "after 10 bytes this is no JSON any more",
-		"{\"a\\u001bb\": 1}":                   `"a\x1bb": there is no such field`,
+		`{"` + strings.Repeat("x", 90_000) + `": 1}`: strings.Repeat("x", 60) + "...: there is no such field",
+		strings.Repeat(`{"deep":`, 20_000):           strings.Repeat("deep.", 40) + "…: after 80000 bytes",
+		"\uFEFF{}":                                   "the document begins with a byte order mark (EF BB BF): save it",
+		"{\"a\\u001bb\": 1}":                         `"a\x1bb": there is no such field`,
 	} {
 		var doc outer
 		err := Read([]byte(text), &doc)

@@ -2,8 +2,8 @@ package strict
 
 import "github.com/go-json-experiment/json/jsontext"
 
-// longest is the most bytes of a text.
-const longest = 4096
+// Longest is the most bytes of a text.
+const Longest = 4096
 
 // A Text is a text of bounded length.
 type Text string
@@ -29,8 +29,8 @@ func ReadText(decoder *jsontext.Decoder, wanted string) (string, error) {
 		return "", err
 	}
 	text := token.String()
-	if len(text) > longest {
-		return "", Fault("", "a text of %d bytes is too long: give at most %d", len(text), longest)
+	if len(text) > Longest {
+		return "", Fault("", "a text of %d bytes is too long: give at most %d", len(text), Longest)
 	}
 	return text, nil
 }

@@ -16,6 +16,7 @@ type Answer struct {
 	Machine  Machine // with the budget for weights that the plan keeps, and the link that it supposes
 	Curve    []planner.Point
 	Notes    []string
+	Options  planner.Options // those wishes that nothing else in the answer tells, as With keeps them
 	plan     planner.Plan
 }
 
@@ -43,6 +44,14 @@ type answerDoc struct {
 	Notes      []name      `json:"notes"`
 	Manifest   manifestDoc `json:"manifest"`
 	Machine    machineDoc  `json:"machine"`
+	Options    *wishesDoc  `json:"options,omitzero"`
+}
+
+// wishesDoc is what of a request's options an answer repeats.
+type wishesDoc struct {
+	PagesAsGiven bool    `json:"pages_as_given,omitzero"`
+	MaxLayerSize *whole  `json:"max_layer_size,omitzero"`
+	MaxCapacity  *amount `json:"max_capacity,omitzero"`
 }
 
 type pageDoc struct {
@@ -73,8 +82,17 @@ func NewAnswer(m Manifest, machine Machine, p planner.Plan, curve ...planner.Poi
 	return Answer{Manifest: m, Machine: machine, Curve: curve, plan: p}
 }
 
-// Plan is the plan, if it keeps what a plan promises for the manifest.
+// With is the answer with those wishes that shape pages: mode, budget and link stand elsewhere in it.
+func (a Answer) With(o planner.Options) Answer {
+	a.Options = planner.Options{PagesAsGiven: o.PagesAsGiven, MaxLayerSize: o.MaxLayerSize, MaxCapacity: o.MaxCapacity}
+	return a
+}
+
+// Plan is the plan, if the planner takes manifest and machine, and it keeps what a plan promises for them.
 func (a Answer) Plan() (planner.Plan, error) {
+	if err := planner.Check(a.Manifest.Manifest, a.Machine.Machine); err != nil {
+		return planner.Plan{}, err
+	}
 	if err := a.plan.Check(a.Manifest.Manifest); err != nil {
 		return planner.Plan{}, err
 	}
@@ -97,7 +115,7 @@ func (a Answer) doc() answerDoc {
 		Period: whole(p.Period), Bound: whole(p.Bound), Gap: p.Gap(), First: whole(p.First),
 		Bottleneck: name(p.Bottleneck), Weights: whole(a.Manifest.Weights()), Budget: whole(p.Budget), Reserve: whole(p.Reserve),
 		Arena: whole(p.Arena), Resident: whole(p.Resident), Laps: this(int64(p.Laps)), Eviction: wholes(p.Eviction),
-		Notes: names(a.Notes), Manifest: a.Manifest.doc(), Machine: a.Machine.doc(),
+		Notes: names(a.Notes), Manifest: a.Manifest.doc(), Machine: a.Machine.doc(), Options: wishes(a.Options),
 	}
 	for _, page := range p.Pages {
 		d.Pages = append(d.Pages, a.page(page))
@@ -112,6 +130,30 @@ func (a Answer) doc() answerDoc {
 		d.Curve = append(d.Curve, pointDoc{whole(point.Budget), whole(point.Period), whole(point.Bound), whole(point.Missing)})
 	}
 	return d
+}
+
+// wishes are nil where there are none.
+func wishes(o planner.Options) *wishesDoc {
+	if o == (planner.Options{}) {
+		return nil
+	}
+	d := wishesDoc{PagesAsGiven: o.PagesAsGiven, MaxLayerSize: some(planner.Bytes(o.MaxLayerSize))}
+	if text := amount(o.MaxCapacity.String()); text != "" {
+		d.MaxCapacity = &text
+	}
+	return &d
+}
+
+// options are the wishes that are told.
+func (d *wishesDoc) options() (o planner.Options, err error) {
+	if d == nil {
+		return o, nil
+	}
+	o.PagesAsGiven, o.MaxLayerSize = d.PagesAsGiven, or(d.MaxLayerSize, 0)
+	if err := parse(d.MaxCapacity, planner.ParseCapacity, &o.MaxCapacity); err != nil {
+		return o, strict.Within("max_capacity", asFault(err))
+	}
+	return o, nil
 }
 
 func (a Answer) page(p planner.Page) pageDoc {
@@ -141,6 +183,9 @@ func (d answerDoc) answer() (a Answer, err error) {
 	}
 	if a.Machine, err = d.Machine.machine(); err != nil {
 		return a, strict.Within("machine", err)
+	}
+	if a.Options, err = d.Options.options(); err != nil {
+		return a, strict.Within("options", err)
 	}
 	a.Manifest.Estimated = a.Manifest.Estimated || d.Estimated
 	a.Manifest.Model = cmp.Or(a.Manifest.Model, string(d.Model))

@@ -1,6 +1,25 @@
 package contract
 
-import "github.com/optimem/optimem/internal/strict"
+import (
+	"errors"
+	"strings"
+
+	"github.com/optimem/optimem/internal/label"
+	"github.com/optimem/optimem/internal/strict"
+	"github.com/optimem/optimem/planner"
+)
 
 // An Error says what is wrong with one field of a document.
 type Error = strict.Error
+
+// longestWords is the most characters that are said of an error: names in it can be long.
+const longestWords = 1000
+
+// Words are what an error says to people: one line without what would move a cursor.
+func Words(err error) string {
+	text := label.Short(strings.TrimPrefix(err.Error(), planner.ErrInvalid.Error()+": "), longestWords)
+	if errors.Is(err, planner.ErrBroken) {
+		text += "; this is a fault of optimem: report it with the request"
+	}
+	return text
+}

@@ -2,7 +2,9 @@ package contract
 
 import (
 	"fmt"
+	"math"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -34,8 +36,8 @@ func (id *ID) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 		if err != nil {
 			return err
 		}
-		n, err := strconv.ParseInt(string(value), 10, 64)
-		if err != nil || n > mostID || n < -mostID {
+		n, ok := parseID(string(value))
+		if !ok {
 			return strict.Fault("", "%s is no id: give a text, or an integer within 2^53", strict.Shown(string(value)))
 		}
 		*id = IntegerID(n)
@@ -47,6 +49,15 @@ func (id *ID) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 	}
 	*id = TextID(text)
 	return err
+}
+
+// parseID reads 5, 5.0 and 5e0 alike, since JSON knows no difference.
+func parseID(text string) (n int64, ok bool) {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return n, n >= -mostID && n <= mostID
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	return int64(f), err == nil && f == math.Trunc(f) && math.Abs(f) < mostID
 }
 
 // MarshalJSONTo writes it as it came.
@@ -71,10 +82,16 @@ func (n naming) free(path string) ID {
 		n.copies[path]++
 		id := TextID(path)
 		if copies := n.copies[path]; copies > 1 {
-			id = TextID(fmt.Sprintf("%s#%d", path, copies))
+			number := fmt.Sprintf("#%d", copies)
+			id = TextID(head(path, strict.Longest-len(number)) + number)
 		}
 		if _, taken := n.units[id]; !taken {
 			return id
 		}
 	}
+}
+
+// head is the beginning of a text, of at most so many bytes.
+func head(text string, most int) string {
+	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }

@@ -200,14 +200,18 @@ func (u unitDoc) checkUses(steps int) error {
 
 // checkSums wants sums that the planner can add up. In the short form times are the units'.
 func checkSums(m planner.Manifest, short bool) error {
-	timeField := "steps[%d].compute_ns"
+	owner := "steps[%d]."
 	if short {
-		timeField = "units[%d].compute_ns"
+		owner = "units[%d]."
 	}
 	var time, size, parameters int64
 	for i, s := range m.Steps {
 		if time += int64(s.Compute + s.CPU); time > largest {
-			return strict.Fault(fmt.Sprintf(timeField, i), "the times on the device and on the CPU so far add up to more than %d ns (2^50, 13 days): are they nanoseconds?", int64(largest))
+			return strict.Fault(fmt.Sprintf(owner+"compute_ns", i), "the times on the device and on the CPU so far add up to more than %d ns (2^50, 13 days): are they nanoseconds?", int64(largest))
+		}
+		if s.Activations+s.Activations/10 > largest {
+			return strict.Fault(fmt.Sprintf(owner+"activation_bytes", i), "%d bytes and a tenth, which are reserved, are more than %d (2^50): are they bytes?",
+				int64(s.Activations), int64(largest))
 		}
 	}
 	for i, u := range m.Units {

@@ -60,6 +60,10 @@ var lies = map[string]map[string]lie{
 		"uses that overlap":                 {`{"steps": [{}, {}], "units": [{"bytes": 1, "uses": [[0, 1], [1, 1]]}]}`, "units[0].uses[1]: it begins at step 1", true},
 		"a use of three steps":              {`{"steps": [{}], "units": [{"bytes": 1, "uses": [[0, 0, 0]]}]}`, "units[0].uses[0]: a use is a list of two steps", false},
 		"a use that is a number":            {`{"steps": [{}], "units": [{"bytes": 1, "uses": [0]}]}`, "units[0].uses[0]: a use is a list of two steps", false},
+		"a use that is two lists":           {`{"steps": [{}], "units": [{"bytes": 1, "uses": [[0, 0], [[0], [0]]]}]}`, "units[0].uses[1]: a use is a list of two steps", false},
+		"a use in a list of its own":        {`{"steps": [{}], "units": [{"bytes": 1, "uses": [[[0, 0]]]}]}`, "units[0].uses[0]: a use is a list of two steps", false},
+		"activations and a tenth":           {`{"units": [{"bytes": 1}, {"bytes": 1, "activation_bytes": 1125899906842624}]}`, "units[1].activation_bytes: 1125899906842624 bytes and a tenth", true},
+		"activations of a step":             {`{"steps": [{"activation_bytes": 1.1e15}], "units": [{"bytes": 1}]}`, "steps[0].activation_bytes: 1100000000000000 bytes and a tenth", true},
 		"uses without steps":                {`{"units": [{"bytes": 1, "uses": [[0, 0]]}]}`, "units[0].uses: the manifest has no steps", false},
 		"times in two places":               {`{"steps": [{}], "units": [{"bytes": 1, "compute_ns": 1}]}`, "units[0].compute_ns: the manifest has steps", false},
 		"a version from the future":         {`{"version": 2, "units": [{"bytes": 1}], "engines": 4}`, "version: 2 is not known: this optimem knows version 1", false},
@@ -90,6 +94,9 @@ var lies = map[string]map[string]lie{
 		"a flag that is a number":  {`{"manifest": {"units": [{"bytes": 1}]}, "options": {"pages_as_given": 1}}`, "options.pages_as_given: a number is the wrong kind: give true or false", false},
 		"more budgets than many":   {`{"manifest": {"units": [{"bytes": 1}]}, "options": {"curve": [1` + strings.Repeat(", 1", 256) + `]}}`, "options.curve: 257 budgets are too many", false},
 		"a capacity in percent":    {`{"manifest": {"units": [{"bytes": 1}]}, "options": {"max_capacity": "5%"}}`, `options.max_capacity: "5%" is no capacity`, false},
+		"a later manifest":         {`{"manifest": {"version": 2, "units": [{"bytes": 1, "warp": 1}]}}`, "manifest.version: 2 is not known", false},
+		"a later machine":          {`{"manifest": {"units": [{"bytes": 1}]}, "machine": {"version": 2, "warp": 1}}`, "machine.version: 2 is not known", false},
+		"a later option":           {`{"manifest": {"units": [{"bytes": 1}]}, "options": {"version": 2, "warp": 1}}`, "options.version: 2 is not known", false},
 		"a version of the options": {`{"manifest": {"units": [{"bytes": 1}]}, "options": {"version": 3}}`, "options.version: 3 is not known", false},
 	},
 }
@@ -146,6 +153,18 @@ func TestLinks(t *testing.T) {
 	for _, text := range []string{"", "pcie4", "pcie4x3", "fast", "0", "-5", "50%", "1e99GB/s"} {
 		if got, err := ParseLink(text); err == nil {
 			t.Errorf("%s: %+v", text, got)
+		}
+	}
+}
+
+func TestAnIDMayBeWrittenAsAFloat(t *testing.T) {
+	m, err := ReadManifest([]byte(`{"units": [{"id": 1.0, "bytes": 1}, {"id": -2e3, "bytes": 1}, {"id": 9007199254740992, "bytes": 1}]}`))
+	if got := fmt.Sprint(m.IDs); err != nil || got != "[1 -2000 9007199254740992]" {
+		t.Errorf("%s, %v", got, err)
+	}
+	for _, id := range []string{"0.5", "9007199254740993", "-9007199254740993", "1e17", "1e999"} {
+		if m, err := ReadManifest([]byte(`{"units": [{"id": ` + id + `, "bytes": 1}]}`)); err == nil || !strings.HasPrefix(err.Error(), "units[0].id: "+id+" is no id") {
+			t.Errorf("%s: %v, %v", id, m.IDs, err)
 		}
 	}
 }

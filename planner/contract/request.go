@@ -71,6 +71,9 @@ func (r Request) Answer() (Answer, error) {
 	machine, note := r.linked()
 	notes = append(notes, note...)
 	options, err := r.wishes()
+	if err == nil {
+		err = r.checkTimes(machine)
+	}
 	if err != nil {
 		return Answer{}, err
 	}
@@ -82,9 +85,9 @@ func (r Request) Answer() (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	answer := NewAnswer(r.Manifest, machine, plan, points...)
-	answer.Notes = append(notes, r.silences(options.Mode)...)
-	return answer, nil
+	answer := NewAnswer(r.Manifest, machine, plan, points...).With(options)
+	answer.Notes = slices.Concat(notes, r.excess(options, plan), r.silences(options.Mode))
+	return answer, answer.checkFigures()
 }
 
 // linked is the machine with a link: the wished one, its own, or the usual one.
@@ -117,7 +120,21 @@ func (r Request) wishes() (planner.Options, error) {
 	if o.VRAM == (planner.Share{}) && o.Budget == 0 && r.Machine.Free == 0 {
 		return o, strict.Fault("", "there is no budget: give vram (such as 6GiB, or 25%% of the weights), or the machine's budget_bytes")
 	}
-	return o, nil
+	return o, r.checkShares()
+}
+
+// checkShares wants shares of the weights that are sizes.
+func (r Request) checkShares() error {
+	weights := r.Manifest.Weights()
+	if scaled(weights, r.Options.VRAM.MilliPercent, 100_000) > largest {
+		return strict.Fault("options.vram", "%v of the weights is more than 2^50 bytes (%v): give less", r.Options.VRAM, planner.Bytes(largest))
+	}
+	for i, share := range r.Options.Curve {
+		if scaled(weights, share.MilliPercent, 100_000) > largest {
+			return strict.Fault(fmt.Sprintf("options.curve[%d]", i), "%v of the weights is more than 2^50 bytes (%v): give less", share, planner.Bytes(largest))
+		}
+	}
+	return nil
 }
 
 // around are the parts of a budget that a curve shows, in percent.
@@ -169,6 +186,14 @@ func upTo(weights, budget planner.Bytes) planner.Bytes {
 func scaled(size planner.Bytes, numerator, denominator int64) planner.Bytes {
 	n, d := planner.Bytes(numerator), planner.Bytes(denominator)
 	return size/d*n + size%d*n/d
+}
+
+// excess says that a budget is more than there is.
+func (r Request) excess(o planner.Options, p planner.Plan) []string {
+	if free := r.Machine.Free; o.Budget > 0 && free > 0 && p.Budget+p.Reserve > free {
+		return []string{fmt.Sprintf("budget_bytes and the reserve, %v and %v, are more than free_bytes, the %v that the device has", p.Budget, p.Reserve, free)}
+	}
+	return nil
 }
 
 // silences say what an answer cannot know.

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -105,8 +106,8 @@ func (s *span) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 	if err != nil {
 		return err
 	}
-	inner := strings.Split(strings.Trim(string(value), "[]"), ",")
-	if kind != '[' || len(inner) != len(s) {
+	inner := strings.Split(string(value[1:max(1, len(value)-1)]), ",")
+	if kind != '[' || len(inner) != len(s) || strings.ContainsAny(string(value[1:]), "[{") {
 		return strict.Fault("", "a use is a list of two steps, [first, last]")
 	}
 	for i, text := range inner {
@@ -125,13 +126,28 @@ func read(text []byte, doc any) error {
 	if err == nil {
 		return nil
 	}
-	var other struct {
-		Version *whole `json:"version"`
+	return cmp.Or(checkVersions(text, true), err)
+}
+
+// checkVersions wants no other version, neither of a document nor of those inside it.
+func checkVersions(text []byte, inside bool) error {
+	var doc struct {
+		Version  *whole         `json:"version"`
+		Manifest jsontext.Value `json:"manifest"`
+		Machine  jsontext.Value `json:"machine"`
+		Options  jsontext.Value `json:"options"`
 	}
-	if json.Unmarshal(text, &other) == nil && checkVersion(other.Version) != nil {
-		return checkVersion(other.Version)
+	if json.Unmarshal(text, &doc) != nil {
+		return nil // something else is wrong with it
 	}
-	return err
+	if err := checkVersion(doc.Version); err != nil || !inside {
+		return err
+	}
+	return cmp.Or(
+		strict.Within("manifest", checkVersions(doc.Manifest, false)),
+		strict.Within("machine", checkVersions(doc.Machine, false)),
+		strict.Within("options", checkVersions(doc.Options, false)),
+	)
 }
 
 // checkVersion wants a version that this package knows, or none.

@@ -193,6 +193,9 @@ func TestPlanTellsWhatIsWrong(t *testing.T) {
 		"is too small":               {path, "--vram", "1MiB"},
 		"there is no budget":         {path},
 		"says nothing to a manifest": {path, "--vram", "50%", "--reuse", "2"},
+		"--link: a forward that":     {path, "--vram", "50%", "--link", "1"},
+		"manifest.version: 2":        {write(t, "later.json", `{"manifest": {"version": 2, "warp": 9}}`)},
+		"is no regular file":         {"/dev/zero", "--vram", "50%"},
 	} {
 		out := p.run(append([]string{"plan", "--json"}, args...)...)
 		if out.code != 2 || out.stdout != "" || !strings.Contains(out.stderr, want) {

@@ -44,3 +44,28 @@ func TestARunIsDrawn(t *testing.T) {
 		})
 	}
 }
+
+// What takes longer than any time that is counted is not drawn, whether the answer has a curve or not.
+func TestAnAbsurdAnswerIsNotDrawn(t *testing.T) {
+	p := newPlace(t)
+	answer := p.run("plan", "--json", "--vram", "75%", write(t, "manifest.json", manifest))
+	for _, curve := range []string{"", "[]"} {
+		var lie map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(answer.stdout), &lie); err != nil {
+			t.Fatal(err)
+		}
+		lie["machine"] = json.RawMessage(`{"link": {"bytes_per_second": 1}}`)
+		if curve != "" {
+			lie["curve"] = json.RawMessage(curve)
+		}
+		text, err := json.Marshal(lie)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := p.run("report", write(t, "answer.json", string(text)))
+		if out.code != 2 || out.stdout != "" || !strings.Contains(out.stderr, "answer.json: units[0] (7): ") {
+			t.Errorf("exit code %d: %s%s", out.code, out.stdout, out.stderr)
+		}
+	}
+	p.clean()
+}

@@ -14,6 +14,7 @@ from .device import Device
 from .recorder import Border
 
 _SMALLEST, _LARGEST, _SIZES, _REPEATS = 256 << 10, 256 << 20, 8, 3
+_LARGEST_CROSSING = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,25 @@ def measure_link(device: Device, source: torch.Tensor, room: int) -> Link:
     target = device.empty(sizes[-1])
     times = [_time_copies(device, target[:size], source[:size]) for size in sizes]
     return _fit(sizes, times)
+
+
+def measure_crossings(device: Device, room: int) -> Link:
+    """Send pageable bytes, at most `room`, to the device and back, and fit a line to the mean of both ways.
+
+    That is what activations take to change sides in chunk mode; the host waits for them.
+    """
+    sizes = _sizes(min(_LARGEST_CROSSING, room))
+    if not sizes:
+        return Link(0, 0)
+    return _fit(sizes, [min(_there_and_back(device, size) for _ in range(_REPEATS)) // 2 for size in sizes])
+
+
+def _there_and_back(device: Device, size: int) -> int:
+    source = torch.zeros(size, dtype=torch.uint8)
+    device.settle()
+    began = device.now_ns()
+    source.to(device.torch).to(source.device)
+    return device.now_ns() - began
 
 
 def _sizes(most: int) -> list[int]:

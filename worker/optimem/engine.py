@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from . import moving
-from .calibrate import Link, measure_link
+from .calibrate import Link, measure_crossings, measure_link
 from .device import Device, HostClock
 from .islands import enclosed, find_islands, is_under
 from .masters import Masters
@@ -262,7 +262,7 @@ class ChunkEngine:
         return None
 
     def measure_link(self, budget: int) -> Link:
-        return measure_link(self._device, self._masters.slab, budget)
+        return measure_crossings(self._device, budget)
 
     def follow(self, plan: Plan, units: Sequence[Unit], recording: Recording) -> None:
         self._clear()
@@ -288,18 +288,20 @@ class ChunkEngine:
         look = self._looks.get(path)
         if look is None:
             return args, kwargs, None
-        self._entered.setdefault(path, []).append(self._device.now_ns())
         for parameter, view in look:
             parameter.data = view
-        return moving.move(args, self._device.torch), moving.move(kwargs, self._device.torch), None
+        args, kwargs = moving.move(args, self._device.torch), moving.move(kwargs, self._device.torch)
+        self._entered.setdefault(path, []).append(self._device.now_ns())
+        return args, kwargs, None
 
     def leave(self, path: str, output: Any) -> Any:
         if path not in self._looks:
             return output
-        output = moving.move(output, self.home)
         entered = self._entered.get(path)
         if entered:
+            self._device.settle()  # what crosses is counted apart, and would wait for the device anyway
             self._times[path] = self._device.now_ns() - entered.pop()
+        output = moving.move(output, self.home)
         if not entered:
             self._masters.return_home(self._spans.get(path, ()))
         self.peak = max(self.peak, self._device.peak())

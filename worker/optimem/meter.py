@@ -11,6 +11,7 @@ from .device import Device
 from .recorder import Recording
 
 TIMED_FORWARDS = 3
+_PAUSE = 20  # a device that was idle for less than this part of a forward went on at once
 
 
 class Meter:
@@ -19,8 +20,10 @@ class Meter:
     def __init__(self, clock: Device) -> None:
         self._clock = clock
         self._began: Any = None
-        self._marks: deque[tuple[Any, Any]] = deque(maxlen=256)
+        self._marks: deque[tuple[Any, Any]] = deque(maxlen=256)  # begin and end of forwards whose times are not read yet
+        self._ended: Any = None  # the end of the forward before those
         self._periods: deque[int] = deque(maxlen=64)
+        self._alone: deque[int] = deque(maxlen=64)
         self._timers: deque[StepTimer] = deque()
         self._samples: list[list[int]] = []
         self._told = False  # their medians have been asked for
@@ -35,7 +38,9 @@ class Meter:
     def restart(self, *, steps: bool) -> None:
         """Begin anew under another plan; with `steps` time the steps again too."""
         self._marks.clear()
+        self._ended = None
         self._periods.clear()
+        self._alone.clear()
         self._stalls = {}
         self._timers.clear()
         if steps:
@@ -74,7 +79,18 @@ class Meter:
         return self._stalls
 
     def period_ns(self) -> int:
-        """Return the median time of the latest forwards under this plan, 0 before one is known."""
+        """Return the median time from the end of one forward to that of the next, 0 before one is known.
+
+        Where the device never went from one to the next at once, it is the time from the beginning of a forward to its end,
+        which is shorter: copies for it ran ahead while nothing was asked of the device.
+        """
         while self._marks and self._clock.passed(self._marks[0][1]):
-            self._periods.append(self._clock.elapsed_ns(*self._marks.popleft()))
-        return int(median(self._periods)) if self._periods else 0
+            self._read(*self._marks.popleft())
+        return int(median(self._periods or self._alone or [0]))
+
+    def _read(self, began: Any, ended: Any) -> None:
+        alone = self._clock.elapsed_ns(began, ended)
+        self._alone.append(alone)
+        if self._ended is not None and self._clock.elapsed_ns(self._ended, began) * _PAUSE <= alone:
+            self._periods.append(self._clock.elapsed_ns(self._ended, ended))
+        self._ended = ended

@@ -22,7 +22,7 @@ from .errors import BadInput, ControllerError, OptimemError
 log = logging.getLogger("optimem")
 
 _BAD_INPUT = 2  # exit code of optimemctl, and of any Go program that panics
-_PANIC = "the planner panicked", "panic: "
+_OUR_FAULT = re.compile("^the planner panicked|^panic: |this is a fault of optimem")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -80,4 +80,4 @@ def _crosses(request: str) -> bool:
 
 
 def _error(text: str, *, bad_input: bool) -> OptimemError:
-    return BadInput(text) if bad_input and not text.startswith(_PANIC) else OptimemError(text)
+    return BadInput(text) if bad_input and not _OUR_FAULT.search(text) else OptimemError(text)

@@ -117,6 +117,8 @@ def _time_plain(model: nn.Module, args: Any, kwargs: Any, device: Device) -> int
 def _run_under_plan(
     call: targets.Call, device: Device, order: Order, stop: threading.Event
 ) -> tuple[session.Session, list[Any]]:
+    start = device.torch if order.mode == "page" else _CPU
+    args, kwargs = moving.move(call.args, start), moving.move(call.kwargs, start)
     device.reset_peak()
     attach = optimem.page if order.mode == "page" else optimem.chunk
     attach(call.model, device.torch)
@@ -127,11 +129,23 @@ def _run_under_plan(
         if stop.is_set():
             raise KeyboardInterrupt
         with torch.inference_mode():
-            outputs.append(moving.move(call.model(*call.args, **call.kwargs), _CPU))
+            outputs.append(_fetched(call.model(*args, **kwargs), device))
+    device.settle()
     if attachment:
-        device.settle()
         attachment.report()
     return talk, outputs
+
+
+def _fetched(output: Any, device: Device) -> Any:
+    """Return `output` on the CPU, once the device has settled: forwards follow each other without the host waiting."""
+    copies = {id(tensor): _copy_of(tensor, device) for tensor in moving.tensors(output)}
+    return moving.substitute(output, copies)
+
+
+def _copy_of(tensor: torch.Tensor, device: Device) -> torch.Tensor:
+    if tensor.device == _CPU or not device.capabilities.pinned:
+        return tensor.to(_CPU)
+    return torch.empty_like(tensor, device=_CPU, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def _talk_of_the_cpu(model: nn.Module, device: Device) -> session.Session:
