@@ -26,6 +26,7 @@ class Masters:
         self.home: dict[Weight, torch.Tensor] = {}  # how each weight looks into the slab
         for span in spans:
             self._at_span(span).copy_(span.source())
+            self._move_in(span)  # which frees what it was copied from, so that RAM never holds the weights twice
         self._settle_in(spans)
 
     @property
@@ -99,8 +100,13 @@ class Masters:
     def _settle_in(self, spans: Sequence[Span]) -> None:
         self._order = list(spans)
         self._starts = [self._at[span] for span in spans]
-        self.home = {weight: weight.view(self.slab, self._at[span]) for span in spans for weight in span.weights}
-        self.return_home(spans)
+        for span in spans:
+            self._move_in(span)
+
+    def _move_in(self, span: Span) -> None:
+        for weight in span.weights:
+            self.home[weight] = weight.view(self.slab, self._at[span])
+        self.return_home([span])
 
     def _at_span(self, span: Span) -> torch.Tensor:
         return self.slab[self._at[span] :][: span.nbytes]
