@@ -146,7 +146,7 @@ func (b builder) pageOf(s *search) (Plan, error) {
 // for the best ones together. Short lists have many choices that are worth it.
 func layouts(pages int) []layoutPass {
 	if pages > shortList {
-		return []layoutPass{{choices: 1 << 20, each: 60_000}, {choices: 3, together: 1_000_000}}
+		return []layoutPass{{choices: 1 << 20, each: 60_000}, {choices: 3, together: 600_000}}
 	}
 	return []layoutPass{{choices: 1 << 20, each: 300_000}, {choices: 3, together: 3_000_000}}
 }

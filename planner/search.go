@@ -8,9 +8,10 @@ import (
 // How much the search may try, in evaluated stops: some 8 ns each.
 const (
 	creditEffort = 120_000
-	localEffort  = 300_000
+	localEffort  = 250_000
 	shortEffort  = 2_000_000 // in place of localEffort, in short lists
 	mostLocal    = 512       // pages up to which single moves are tried
+	mostPlain    = 200       // pages up to which simple rules are tried closely, and in plain rings
 )
 
 // A choice is a way to place pages, with the arena that the residents leave.
@@ -128,7 +129,7 @@ func (s *search) tryRules() {
 		for _, arena := range arenas {
 			try(arena)
 		}
-		for part := Bytes(8); part <= 64 && len(s.lap.pages) > shortList && len(s.lap.pages) <= mostLocal; part *= 2 {
+		for part := Bytes(8); part <= 64 && len(s.lap.pages) > shortList && len(s.lap.pages) <= mostPlain; part *= 2 {
 			center := at
 			try(center - center/part)
 			try(center + center/part)
@@ -164,7 +165,7 @@ func (s *search) ruleArenas(order []int) (arenas []Bytes) {
 		return append(arenas, 0)
 	}
 	halves := []Bytes{32, 24, 18, 14, 12, 10, 9, 8, 7, 6, 5, 4, 3}
-	if len(pages) > mostLocal {
+	if len(pages) > mostPlain {
 		halves = []Bytes{8, 5, 3}
 	}
 	largest, _ := s.lap.together(s.lap.allAway())
@@ -178,7 +179,7 @@ func (s *search) ruleArenas(order []int) (arenas []Bytes) {
 // returns their period there, in very long lists that without offsets.
 func (s *search) offerRule(places []place) Nanoseconds {
 	period := s.offer(places)
-	if period >= never || len(places) > mostLocal {
+	if period >= never || len(places) > mostPlain {
 		return period
 	}
 	resident := s.lap.weight(places, stay)
