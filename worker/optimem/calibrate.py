@@ -13,7 +13,8 @@ import torch
 from .device import Device
 from .recorder import Border
 
-_SMALLEST, _LARGEST, _SIZES, _REPEATS = 256 << 10, 16 << 20, 6, 2
+_SMALLEST, _LARGEST, _SIZES, _REPEATS = 256 << 10, 256 << 20, 8, 3
+_LARGEST_CROSSING = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def measure_crossings(device: Device, room: int) -> Link:
 
     That is what activations take to change sides in chunk mode; the host waits for them.
     """
-    sizes = _sizes(room)
+    sizes = _sizes(min(_LARGEST_CROSSING, room))
     if not sizes:
         return Link(0, 0)
     return _fit(sizes, [min(_there_and_back(device, size) for _ in range(_REPEATS)) // 2 for size in sizes])
@@ -57,7 +58,7 @@ def _there_and_back(device: Device, size: int) -> int:
 
 
 def _sizes(most: int) -> list[int]:
-    """Return some sizes in equal ratios from 256 KiB to 16 MiB or `most`."""
+    """Return up to eight sizes in equal ratios from 256 KiB to 256 MiB or `most`."""
     top = min(_LARGEST, most)
     if top < _SMALLEST:
         return [top // 2, top] if top > 1 else []
