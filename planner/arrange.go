@@ -32,9 +32,12 @@ func (s *search) arrange(p *Plan, c choice, room Bytes, effort *int) bool {
 
 // layOut looks for a layout that is rated lower than lowest, goal at best, gives it to the plan, and returns its rating.
 func (s *search) layOut(p *Plan, c choice, l *layout, goal, lowest Nanoseconds, effort *int) Nanoseconds {
-	offsets, rated := l.find(goal, effort, func(offsets []Bytes) Nanoseconds {
+	share := *effort / 4
+	*effort -= share
+	offsets, rated := l.find(goal, &share, func(offsets []Bytes) Nanoseconds {
 		return s.ringPeriod(c.places, waits(l.size, offsets, len(l.size)/l.laps))
 	})
+	*effort += share
 	if rated < lowest {
 		p.setRing(offsets, l.laps)
 	}

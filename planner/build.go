@@ -148,7 +148,7 @@ func layouts(pages int) []layoutPass {
 	if pages > shortList {
 		return []layoutPass{{choices: 1 << 20, each: 60_000}, {choices: 3, together: 600_000}}
 	}
-	return []layoutPass{{choices: 1 << 20, each: 300_000}, {choices: 3, together: 3_000_000}}
+	return []layoutPass{{choices: 1 << 20, each: 600_000}, {choices: 4, together: 6_000_000}}
 }
 
 type layoutPass struct{ choices, each, together int }

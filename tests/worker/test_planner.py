@@ -97,27 +97,15 @@ def lists(longest: int = 40) -> st.SearchStrategy[Case]:
     )
 
 
-shares_of_the_weights = st.lists(st.integers(25, 120), min_size=2, max_size=4, unique=True)
-
-
-@settings(deadline=None, derandomize=True)
-@given(lists(longest=14), shares_of_the_weights)
+@settings(
+    deadline=None, derandomize=True
+)  # a search finds no proof: the same examples in every run, not now and then another
+@given(lists(), st.lists(st.integers(25, 120), min_size=2, max_size=4, unique=True))
 def test_more_budget_never_gives_a_longer_period(case: Case, shares: list[int]) -> None:
-    assert all(more <= less for less, more in pairwise(periods_within(case, shares)))
-
-
-@settings(deadline=None, derandomize=True)
-@given(lists(), shares_of_the_weights)
-def test_more_budget_hardly_gives_a_longer_period_where_lists_are_too_long_to_search_whole(
-    case: Case, shares: list[int]
-) -> None:
-    assert all(more <= less * 1.03 for less, more in pairwise(periods_within(case, shares)))
-
-
-def periods_within(case: Case, shares: list[int]) -> list[float]:
     total = sum(case.sizes)
     answers = [planned(case.within(total * share // 100)) for share in sorted(shares)]
-    return [math.inf if answer is None else answer["period_ns"] for answer in answers]
+    periods = [math.inf if answer is None else answer["period_ns"] for answer in answers]
+    assert all(more <= less for less, more in pairwise(periods))
 
 
 @settings(deadline=None)
