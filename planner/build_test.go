@@ -231,26 +231,33 @@ func occupancy(t *rapid.T, m Manifest, p Plan, machine Machine) {
 }
 
 func FuzzBuild(f *testing.F) {
-	f.Add(uint8(3), int64(1<<20), int64(5000), int64(math.MaxInt64), int64(25_000), 0, 2, false)
-	f.Add(uint8(1), int64(0), int64(0), int64(0), int64(0), 0, 0, true)
-	f.Add(uint8(255), int64(1<<62), int64(1<<62), int64(1), int64(1_000_000), -1, 9, false)
-	f.Add(uint8(200), int64(7), int64(1), int64(1), int64(500), 3, 3, true)
-	f.Fuzz(func(t *testing.T, n uint8, bytes, compute, rate, share int64, first, last int, chunk bool) {
+	f.Add(uint8(3), int64(1<<20), int64(5000), int64(math.MaxInt64), int64(25_000), 0, 2, uint8(0))
+	f.Add(uint8(1), int64(0), int64(0), int64(0), int64(0), 0, 0, uint8(1))
+	f.Add(uint8(255), int64(1<<62), int64(1<<62), int64(1), int64(1_000_000), -1, 9, uint8(2))
+	f.Add(uint8(200), int64(7), int64(1), int64(1), int64(500), 3, 3, uint8(1))
+	f.Add(uint8(40), int64(1<<20), int64(90_000), int64(1<<34), int64(40_000), 0, 0, uint8(2))
+	f.Fuzz(func(t *testing.T, n uint8, bytes, compute, rate, share int64, first, last int, mode uint8) {
 		m := Manifest{Model: "hostile", Recorded: true}
-		for range n {
+		for i := range int(n) {
 			m.Steps = append(m.Steps, Step{Compute: Nanoseconds(compute), CPU: Nanoseconds(compute / 2), Activations: Bytes(bytes / 3)})
-			m.Units = append(m.Units, Unit{Path: "same", Bytes: Bytes(bytes), Parameters: bytes / 4, Uses: []Use{{first, last}, {last + 1, last + 1}}})
+			u := Unit{Path: "same", Bytes: Bytes(bytes), Parameters: bytes / 4, Uses: []Use{{first, last}, {last + 1, last + 1}}}
+			if mode > 127 { // one behind the other, of many sizes
+				u.Bytes, u.Uses = Bytes(bytes/int64(i+1)), []Use{{i, i}}
+			}
+			m.Units = append(m.Units, u)
 		}
-		o := Options{Mode: ModePage, VRAM: Share{MilliPercent: share}}
-		if chunk {
-			o.Mode = ModeChunk
-		}
-		p, err := Build(m, Machine{Link: Link{Nanoseconds(share), Bytes(rate)}}, o)
-		if err != nil {
+		o := Options{Mode: []Mode{ModePage, ModeChunk, ModeAuto}[mode%3], VRAM: Share{MilliPercent: share}}
+		machine := Machine{Link: Link{Nanoseconds(share), Bytes(rate)}, Host: Host{Rate: Bytes(rate)}, Free: Bytes(share)}
+		p, err := Build(m, machine, o)
+		var small *TooSmallError
+		if errors.As(err, &small) || errors.Is(err, ErrInvalid) {
 			return
 		}
-		if err := p.Check(m); err != nil {
-			t.Error(err)
+		if err != nil && o.VRAM != (Share{}) {
+			t.Fatal(err)
+		}
+		if timeline, wrong := Evaluate(m, p, machine); err == nil && (wrong != nil || timeline.Period != p.Period || p.Bound > p.Period) {
+			t.Errorf("%v: the plan says %v, and %v at least; it takes %v", wrong, p.Period, p.Bound, timeline.Period)
 		}
 	})
 }

@@ -71,6 +71,7 @@ func unreadOnCPU(m Manifest) []Page {
 type wholeModule struct {
 	draft
 	closed bool
+	read   Bytes // in a lap, each unit as often as it is used
 }
 
 // modules divides the model into whole modules: the recursion stops at modules of at most so many parameters.
@@ -87,6 +88,7 @@ func (b builder) modules(layerSize int64) []wholeModule {
 			out = append(out, wholeModule{closed: true})
 		}
 		out[at].uses = append(out[at].uses, v.Use)
+		out[at].read += b.m.Units[v.of].Bytes
 		if !seen[v.of] {
 			seen[v.of] = true
 			out[at].include(v.of, b.m.Units[v.of], keys[v.of])
@@ -147,14 +149,14 @@ func (b builder) bytesOf(n int64) Bytes {
 // one with fewer bytes. Without times, before the recording, it is empty.
 func (b builder) bestRun(pages []wholeModule, capacity Bytes) (from, to int) {
 	t := newTally(b.m, b.machine, pages)
-	shortest, fewest := t.period, Bytes(0)
+	shortest, fewest := t.takes(), Bytes(0)
 	for start := 0; start < len(pages); start += 1 + len(pages)/mostStarts {
 		size, end := Bytes(0), start
 		for ; end < len(pages) && pages[end].closed && size+pages[end].bytes <= capacity; end++ {
 			size += pages[end].bytes
 			t.move(pages[end], 1)
-			if t.period < shortest || t.period == shortest && size < fewest {
-				shortest, fewest, from, to = t.period, size, start, end+1
+			if takes := t.takes(); takes < shortest || takes == shortest && size < fewest {
+				shortest, fewest, from, to = takes, size, start, end+1
 			}
 		}
 		for _, page := range pages[start:end] {
@@ -173,12 +175,14 @@ type tally struct {
 	period  Nanoseconds
 	covered []int // per step, by calls of pages on the device
 	begun   []int // per step, uses that begin there of pages on the CPU
+	read    Bytes // that the CPU reads
 }
 
 // newTally has all pages on the CPU.
 func newTally(m Manifest, machine Machine, pages []wholeModule) *tally {
 	t := &tally{m: m, machine: machine, covered: make([]int, len(m.Steps)), begun: make([]int, len(m.Steps))}
 	for _, page := range pages {
+		t.read += page.read
 		for _, use := range page.uses {
 			t.begun[use.First]++
 		}
@@ -200,6 +204,15 @@ func (t *tally) move(page wholeModule, by int) {
 	for _, use := range page.uses {
 		t.change(use.First, 0, -by)
 	}
+	t.read -= Bytes(by) * page.read
+}
+
+// takes is the period, which is no shorter than the time in which RAM gives what the CPU reads.
+func (t *tally) takes() Nanoseconds {
+	if t.machine.Host.Rate <= 0 {
+		return t.period
+	}
+	return max(t.period, Link{0, t.machine.Host.Rate}.Transfer(t.read))
 }
 
 func (t *tally) change(s, covered, begun int) {

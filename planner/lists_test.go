@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"errors"
 	"fmt"
 
 	"pgregory.net/rapid"
@@ -61,6 +62,16 @@ func built(t rapid.TB, m Manifest, machine Machine, o Options) Plan {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// tooSmall tells whether a budget cannot work, which says nothing of what is tested; no other error is expected.
+func tooSmall(t rapid.TB, err error) bool {
+	t.Helper()
+	var small *TooSmallError
+	if err != nil && !errors.As(err, &small) {
+		t.Fatal(err)
+	}
+	return err != nil
 }
 
 func placements(p Plan, want Placement) (pages []int) {

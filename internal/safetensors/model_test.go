@@ -95,7 +95,7 @@ func TestFoldersThatSayTooMuchOrTooLittle(t *testing.T) {
 func TestAPipeIsNotWaitedFor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.safetensors")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	if got := read(path); !strings.Contains(got, "is no file") {
 		t.Error(got)
@@ -114,7 +114,7 @@ func TestASevenBillionHeader(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "seven.safetensors")
 	write(t, path, string(start))
 	if err := os.Truncate(path, int64(len(start))+at); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	model, err := Read(path)
 	if err != nil || len(model.Tensors) != 3000 || model.Tensors[2999].Name != "model.layers.2999.w" {

@@ -114,7 +114,7 @@ func seven(t *testing.T) string {
 	header := "{" + strings.Join(entries, ", ") + "}"
 	path := write(t, "seven.safetensors", string(binary.LittleEndian.AppendUint64(nil, uint64(len(header))))+header)
 	if err := os.Truncate(path, int64(8+len(header)+at)); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	return path
 }
