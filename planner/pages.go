@@ -19,7 +19,7 @@ const (
 )
 
 // pageSizes are the sizes worth a try: the best by formula first, then larger ones up to the best for any budget, and the next
-// smaller one. Sizes are powers of two, and a larger budget has all those of a smaller one, so that its plan is no worse.
+// smaller one. Sizes are powers of two, so that budgets that are close to each other have the same ones to choose from.
 func pageSizes(weights, budget Bytes, link Link) []Bytes {
 	most := max(1, budget/budgetShare)
 	best, top := pageSize(max(0, weights-budget), link), pageSize(weights, link)

@@ -48,7 +48,7 @@ Sizes take a unit (6GiB, 500MB) or a percentage of the weights (25%).
   optimemctl plan manifest.json --vram 6GiB --link 12GB/s --json
   optimemctl plan manifest.json --machine machine.json --mode auto
   optimemctl plan torchvision:resnet101 --vram 25%`,
-		Args: oneInput,
+		Args: oneArgument("INPUT", inputForms, ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			question, err := flags.question(args[0], cmd.Flags())
 			if err != nil {
@@ -62,17 +62,6 @@ Sizes take a unit (6GiB, 500MB) or a percentage of the weights (25%).
 }
 
 const inputForms = "give model.safetensors, a folder with its index, manifest.json, torchvision:NAME, file.py:factory, or - for stdin"
-
-// oneInput wants one argument.
-func oneInput(_ *cobra.Command, args []string) error {
-	switch len(args) {
-	case 0:
-		return fmt.Errorf("no INPUT: %s", inputForms)
-	case 1:
-		return nil
-	}
-	return fmt.Errorf("one INPUT is enough, but %q follows it", args[1])
-}
 
 func (f *planFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.vram, "vram", "", "device memory to plan for: a `SIZE` in all, activations included, or a percentage of the weights for weights alone (default: the machine's)")
@@ -116,23 +105,10 @@ func (f *planFlags) question(text string, set *pflag.FlagSet) (question, error) 
 }
 
 func (f *planFlags) checkPlan(set *pflag.FlagSet) error {
-	switch {
-	case set.Changed("reuse") && (f.reuse < 1 || f.reuse > mostReuse):
+	if set.Changed("reuse") && (f.reuse < 1 || f.reuse > mostReuse) {
 		return fmt.Errorf("--reuse %d: give from 1, as in decoding, to %d", f.reuse, mostReuse)
-	case f.seed < 0:
-		return fmt.Errorf("--seed %d: give 0 or more", f.seed)
 	}
-	if f.size != "" {
-		if err := checkSize(f.size); err != nil {
-			return err
-		}
-	}
-	if f.input != "" {
-		if err := readable("--input", f.input); err != nil {
-			return err
-		}
-	}
-	return errors.Join(checkLibrary(f.nvmlLibrary), checkDevice(f.device), checkModules(f.imports))
+	return errors.Join(f.checkCall(), f.checkPlace(set))
 }
 
 // mostReuse is the longest forward that is estimated, in tokens.

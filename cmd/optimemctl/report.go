@@ -36,7 +36,7 @@ A - in place of RUN.json reads stdin; -o - writes the page to stdout.
   optimemctl report run.json
   optimemctl report run.json -o page.html --trace trace.json
   optimemctl report script.json --session 2`,
-		Args: oneFile,
+		Args: oneArgument("RUN.json", "give the file that `run --json` or `plan --json` printed, or - for stdin", ""),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := flags.check(args[0], cmd.Flags()); err != nil {
 				return misuse(cmd.Root(), []string{"report"}, err)
@@ -48,17 +48,6 @@ A - in place of RUN.json reads stdin; -o - writes the page to stdout.
 	cmd.Flags().IntVar(&flags.session, "session", 0, "session `N` of a script that had several, from 1 (default: the first)")
 	cmd.Flags().StringVar(&flags.trace, "trace", "", "`FILE` for a trace of two forwards, for ui.perfetto.dev")
 	return cmd
-}
-
-// oneFile wants one argument.
-func oneFile(_ *cobra.Command, args []string) error {
-	switch len(args) {
-	case 0:
-		return errors.New("no RUN.json: give the file that `run --json` or `plan --json` printed, or - for stdin")
-	case 1:
-		return nil
-	}
-	return fmt.Errorf("one RUN.json is enough, but %q follows it", args[1])
 }
 
 // check finds the output's name and what is wrong with the flags.

@@ -55,7 +55,7 @@ Sizes take a unit (6GiB, 500MB) or a percentage of the weights (25%).
   optimemctl run torchvision:vit_l_16 --mode chunk --max-capacity 1GiB
   optimemctl run model.py:build --vram 6GiB --input photo.jpg --size 512x512 --json
   optimemctl run script.py --device cuda:1 -- --steps 20`,
-		Args: oneTarget,
+		Args: oneArgument("TARGET", targetForms, ": arguments of the target go after --"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request, err := flags.request(args[0], args[1:], cmd.Flags())
 			if err != nil {
@@ -68,19 +68,22 @@ Sizes take a unit (6GiB, 500MB) or a percentage of the weights (25%).
 	return cmd
 }
 
-// oneTarget wants one argument before "--".
-func oneTarget(cmd *cobra.Command, args []string) error {
-	before := len(args)
-	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-		before = dash
+// oneArgument wants one argument, before "--" where that has a meaning. forms says what it may be, rest what to do with what
+// follows it.
+func oneArgument(name, forms, rest string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		count := len(args)
+		if dash := cmd.ArgsLenAtDash(); rest != "" && dash >= 0 {
+			count = dash
+		}
+		switch count {
+		case 0:
+			return fmt.Errorf("no %s: %s", name, forms)
+		case 1:
+			return nil
+		}
+		return fmt.Errorf("one %s is enough, but %q follows it%s", name, args[1], rest)
 	}
-	switch before {
-	case 0:
-		return fmt.Errorf("no TARGET: %s", targetForms)
-	case 1:
-		return nil
-	}
-	return fmt.Errorf("one TARGET is enough, but %q follows it: arguments of the target go after --", args[1])
 }
 
 func (f *runFlags) register(flags *pflag.FlagSet) {
@@ -132,14 +135,20 @@ func (f *runFlags) request(text string, args []string, set *pflag.FlagSet) (runR
 	return runRequest{target: t, args: args, flags: *f, overrides: overrides}, nil
 }
 
-// checkModel checks what a model is run with.
+// checkModel checks how often a model is run, and with what.
 func (f *runFlags) checkModel() error {
 	switch {
 	case f.mode != string(planner.ModePage) && f.mode != string(planner.ModeChunk):
 		return fmt.Errorf("--mode %q: give page or chunk", f.mode)
 	case f.forwards < 2:
 		return fmt.Errorf("--forwards %d: give 2 or more, the first forward only records the model", f.forwards)
-	case f.seed < 0:
+	}
+	return f.checkCall()
+}
+
+// checkCall checks what a model is made from and called with.
+func (f *runFlags) checkCall() error {
+	if f.seed < 0 {
 		return fmt.Errorf("--seed %d: give 0 or more", f.seed)
 	}
 	if f.size != "" {

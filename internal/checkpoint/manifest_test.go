@@ -8,6 +8,7 @@ import (
 
 	"github.com/optimem/optimem/internal/safetensors"
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/contract"
 	"github.com/optimem/optimem/simgpu"
 )
 
@@ -131,6 +132,18 @@ func TestTheSameCheckpointTakesTheSameTime(t *testing.T) {
 		for range 50 {
 			if diff := cmp.Diff(want.Steps, Manifest("m", tensors, guess(t, reuse)).Steps); diff != "" {
 				t.Fatal(diff)
+			}
+		}
+	}
+}
+
+func TestALinkIsCalledTheSameInPlansAndOnTheSimulatedCard(t *testing.T) {
+	for generation := 3; generation <= 5; generation++ {
+		for _, width := range []int{1, 2, 4, 8, 16} {
+			link, known := simgpu.LinkOf(generation, width)
+			got, err := contract.ParseLink(link.String())
+			if want := (planner.Link{Latency: planner.Nanoseconds(link.LatencyNS), Rate: planner.Bytes(link.Pinned)}); !known || err != nil || got != want {
+				t.Errorf("%v: %+v, %v; the simulated card has %+v", link, got, err, want)
 			}
 		}
 	}
