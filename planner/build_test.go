@@ -230,6 +230,50 @@ func occupancy(t *rapid.T, m Manifest, p Plan, machine Machine) {
 	}
 }
 
+func TestAPlanThatBreaksAPromiseIsFoundOut(t *testing.T) {
+	m := uniform(8, 1<<20, 10_000)
+	for want, damage := range map[string]func(p *Plan){
+		"laps":               func(p *Plan) { p.Laps = 3; p.Copies = slices.Concat(p.Copies, p.Copies, p.Copies) },
+		"at most 2":          func(p *Plan) { p.Copies, p.Laps = nil, 1<<40 },
+		"no copy covers":     func(p *Plan) { p.Copies[2].First++; p.Copies[2].Last++ },
+		"do not lie":         func(p *Plan) { p.Copies[1].Offset = p.Arena },
+		"does not wait":      func(p *Plan) { p.Copies[3].After = len(p.Copies) },
+		"residents of":       func(p *Plan) { p.Budget-- },
+		"is missing":         func(p *Plan) { p.Eviction = nil },
+		"named twice":        func(p *Plan) { p.Fill = append(p.Fill, p.Eviction) },
+		"in 0 pages":         func(p *Plan) { p.Pages[0].Units = nil; p.Pages[1].Units = nil; p.Pages = p.Pages[2:] },
+		"is not streamed":    func(p *Plan) { p.Pages[p.Copies[0].Page].Placement = Unread },
+		"below the bound":    func(p *Plan) { p.Bound = p.Period + 1 },
+		"its 1 units have":   func(p *Plan) { p.Pages[0].Bytes++ },
+		"there is no unit 9": func(p *Plan) { p.Pages[0].Units = []int{9} },
+	} {
+		p := built(t, m, pcie, Options{Mode: ModePage, Budget: 5 << 20, PagesAsGiven: true})
+		p.Budget = p.Resident + p.Arena
+		if err := p.Check(m); err != nil || len(p.Copies) < 4 || len(p.Eviction) == 0 {
+			t.Fatalf("%v: %+v", err, p)
+		}
+		damage(&p)
+		if err := p.Check(m); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, not %q", err, want)
+		}
+	}
+}
+
+func TestABoundOfManyUnitsAtOneLongStepDoesNotOverflow(t *testing.T) {
+	m := Manifest{Model: "ties", Recorded: true, Steps: []Step{{CPU: largest - 1}}}
+	for range 8200 {
+		m.Units = append(m.Units, Unit{Path: "u", Bytes: 1, Uses: []Use{{0, 0}}})
+	}
+	for _, machine := range []Machine{pcie, {Link: pcie.Link, Host: Host{Rate: 1}}} {
+		if got := LPBound(m, machine, 12_000_000_000, true); got != 0 {
+			t.Errorf("got %v", got)
+		}
+		if got := LPBound(m, machine, 0, false); got >= largest || got < largest-3 {
+			t.Errorf("got %v where nothing fits", got)
+		}
+	}
+}
+
 func FuzzBuild(f *testing.F) {
 	f.Add(uint8(3), int64(1<<20), int64(5000), int64(math.MaxInt64), int64(25_000), 0, 2, uint8(0))
 	f.Add(uint8(1), int64(0), int64(0), int64(0), int64(0), 0, 0, uint8(1))

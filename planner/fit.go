@@ -1,7 +1,5 @@
 package planner
 
-import "slices"
-
 // need is the least budget that places work with: the residents, and the most that the others take at the same time.
 func (s *search) need(places []place) Bytes {
 	together, _ := s.lap.together(places)
@@ -22,8 +20,8 @@ func (s *search) smallest() []place {
 	return best
 }
 
-// shrunk moves pages between resident and streamed as long as that makes the need smaller. Only pages that are used over
-// others, or under such a one, can make a difference.
+// shrunk moves pages between resident and streamed as long as that makes the need smaller. Only pages that are
+// held while others come can make a difference: one that comes and goes meanwhile takes its bytes either way.
 func (s *search) shrunk(places []place) []place {
 	least := s.need(places)
 	for better := true; better; {
@@ -41,21 +39,17 @@ func (s *search) shrunk(places []place) []place {
 	return places
 }
 
-// knots are the pages that are used at the same time as others, up to a number that can be tried.
+// knots are the pages that are held while others come, up to a number that can be tried.
 func (s *search) knots() []int {
 	if s.tied == nil {
 		s.tied = []int{}
 		seen := make([]bool, len(s.lap.pages))
-		until := -1 // the last stop within a use that began before
 		for i := range s.lap.stops {
-			stop := &s.lap.stops[i]
-			if over := i <= until || int(stop.anchor) > i; over && !seen[stop.page] && len(s.tied) < mostKnots {
+			if stop := &s.lap.stops[i]; int(stop.anchor) > i && !seen[stop.page] && len(s.tied) < mostKnots {
 				seen[stop.page] = true
 				s.tied = append(s.tied, int(stop.page))
 			}
-			until = max(until, int(stop.anchor))
 		}
-		slices.Sort(s.tied)
 	}
 	return s.tied
 }

@@ -66,7 +66,7 @@ func TestPlansForPeople(t *testing.T) {
 		"plan_page":      planned(t, layers, "--vram", "60%", "--link", "pcie4x16"),
 		"plan_bytes":     planned(t, layers, "--vram", "51MiB"),
 		"plan_all":       planned(t, layers, "--vram", "6GiB", "--link", "12GB/s"),
-		"plan_as_given":  planned(t, `{"units": [{"bytes": 512, "compute_ns": 20000}, {"bytes": 512, "compute_ns": 20000}]}`, "--vram", "100%", "--pages-as-given"),
+		"plan_as_given":  planned(t, `{"units": [{"bytes": 512, "compute_ns": 20000}, {"bytes": 512, "compute_ns": 20000}]}`, "--vram", "1MiB", "--pages-as-given"), // which would be one page
 		"plan_header":    call(t, "plan", saved(t, 4096, 4096, 4096, 4096), "--vram", "70%"),
 		"plan_estimated": call(t, "plan", saved(t, 4096, 4096, 4096, 4096), "--vram", "80%", "--reuse", "1", "--device", "sim:rtx4090"),
 		"plan_auto":      call(t, "plan", saved(t, 4096, 4096, 4096, 4096), "--vram", "40%", "--reuse", "1", "--mode", "auto"),

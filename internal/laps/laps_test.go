@@ -229,3 +229,18 @@ func TestStepsOnBothSides(t *testing.T) {
 		t.Errorf("%+v", l.Memory)
 	}
 }
+
+func TestTheSecondLapStartsWhenTheResultOfTheFirstIsBack(t *testing.T) {
+	timeline := planner.Timeline{
+		Period: 15, StepStart: []planner.Nanoseconds{100, 115}, StepEnd: []planner.Nanoseconds{110, 125}, Back: 5,
+		OnCPU: []bool{true}, Crossing: []planner.Nanoseconds{0},
+	}
+	for _, ringLaps := range []int{2, 1} {
+		if ringLaps == 1 {
+			timeline.StepStart, timeline.StepEnd = timeline.StepStart[:1], timeline.StepEnd[:1]
+		}
+		if l := From(timeline, planner.Plan{Laps: ringLaps}); l.Second != 15 || l.Window != 30 {
+			t.Errorf("a ring of %d laps: the second starts at %d and ends at %d", ringLaps, l.Second, l.Window)
+		}
+	}
+}

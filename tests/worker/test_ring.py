@@ -102,6 +102,7 @@ def test_in_the_planned_order_every_page_is_there(plan: Any) -> None:
                 assert turn is not None
                 use(ring, card, turn)
                 give_back(ring, card, turn)
+            assert all(ring.take(page, next_lap=False) is None for page in pages), "the next lap has begun by itself"
             ring.end_lap()
 
     drive(plan, walk)
