@@ -10,9 +10,8 @@ from torch import nn
 
 import models
 from optimem.device import SyncDevice
-from optimem.islands import find_islands
 from optimem.masters import Masters
-from optimem.units import Reading, Unit, aligned, by_owner, by_reading, take_stock
+from optimem.units import Reading, aligned, by_owner, by_reading, take_stock
 from same import bits
 
 CPU = torch.device("cpu")
@@ -66,17 +65,3 @@ def test_a_page_of_the_slab_must_be_of_neighbours() -> None:
     assert masters.page(spans[:2]).numel() == sum(aligned(span.nbytes) for span in spans[:2])
     with pytest.raises(ValueError, match="neighbour"):
         masters.page([spans[2], spans[0]])
-
-
-def unit(path: str, *readers: str) -> Unit:
-    """Return a unit of `path` read by `readers`."""
-    spans = tuple(span for span in take_stock(nn.ModuleDict({"x": nn.Linear(1, 1)}).eval()).spans)
-    return Unit(path, "Linear", tuple(type(span)(path, "Linear", 4, 0, span.weights) for span in spans), readers, ((0, 0),))
-
-
-def test_islands_are_topmost_and_closed() -> None:
-    paths = ["", "a", "a.x", "a.y", "b", "c"]
-    units = [unit("a.x", "a.x"), unit("a.y", "a.y"), unit("b", "b"), unit("c", "")]
-    assert find_islands(paths, units, {0, 1}) == ["a"]
-    assert find_islands(paths, units, {1, 2}) == ["b", "a.y"]
-    assert find_islands(paths, units, {0, 1, 2, 3}) == [""]

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from . import describe, forecast, protocol
-from .attachment import Attachment, Status
+from .attachment import Attachment, Habits, Status
 from .device import Device, open_device
 from .errors import BadInput, ControllerError, OptimemError
 from .forecast import Plan
@@ -28,7 +28,19 @@ from .protocol import Wish
 from .rehearsal import rehearse
 from .units import by_owner, take_stock
 
-__all__ = ["BadInput", "ControllerError", "OptimemError", "Plan", "Status", "chunk", "detach", "page", "plan", "status"]
+__all__ = [
+    "BadInput",
+    "ControllerError",
+    "OptimemError",
+    "Plan",
+    "Status",
+    "chunk",
+    "detach",
+    "fit",
+    "page",
+    "plan",
+    "status",
+]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -42,6 +54,9 @@ def page(
     max_layer_size: int = -1,
     *,
     vram: str | int | None = None,
+    output_device: torch.device | str | None = None,
+    verify: bool = False,
+    retry: bool = False,
 ) -> Model:
     """Let every module of `model` compute on `device`, with the weights paged in from RAM.
 
@@ -54,12 +69,35 @@ def page(
         max_layer_size: parameters; a module of at most so many is paged whole. -1 leaves the page size to the planner.
         vram: device memory to use: bytes in all ("6GiB", 6 << 30), or a share of the weights ("25%"). None takes what is
             free.
+        output_device: where results go; None leaves them where they come about, on the device.
+        verify: look at every operation of every forward, not only of the first two, for weights that are read though the
+            plan does not foresee it: they are brought at once and learnt, instead of torch's error that devices differ.
+        retry: run a forward that ran out of device memory once more, under a smaller plan. Whatever it did beside computing
+            its result happens twice. Without it the error is raised, and the next forward has the smaller plan.
 
     Raises:
         BadInput: the model, the device or the budget cannot work as given; the text says which and what to do.
         ControllerError: no controller could be reached or started.
     """
-    return _attach(model, device, _wish("page", vram, max_layer_size, ""))
+    return _attach(model, device, _wish("page", vram, max_layer_size, ""), _habits(output_device, verify, retry))
+
+
+def fit(
+    model: Model,
+    vram: str | int | None = None,
+    device: torch.device | str | None = None,
+    *,
+    output_device: torch.device | str | None = None,
+    verify: bool = False,
+    retry: bool = False,
+) -> Model:
+    """Make `model` as fast as it gets within `vram`: some weights stay on the device, some are paged in, and with some the
+    CPU computes, where that takes less time.
+
+    Inputs may be on either side and are moved; results are on the device. Where paging is needed the second forward runs
+    on the CPU, once, to learn what the CPU takes. Arguments and errors are those of `page`.
+    """
+    return _attach(model, device, _wish("auto", vram, -1, ""), _habits(output_device, verify, retry))
 
 
 def chunk(
@@ -68,22 +106,28 @@ def chunk(
     max_capacity: int | float | str = 1e9,
     *,
     vram: str | int | None = None,
+    output_device: torch.device | str | None = None,
+    verify: bool = False,
+    retry: bool = False,
 ) -> Model:
     """Keep the best chunk of `model` on `device` for good and let the CPU compute the rest.
 
-    Data starts on the CPU and so do results end there.
+    Data starts on the CPU, crosses where the chunk begins and ends, and results end on the CPU, or on `output_device`.
 
     Args:
         model: as for `page`.
         device: as for `page`.
         max_capacity: parameters that may live on the device, or bytes as text ("2GiB").
         vram: as for `page`.
+        output_device: where results go; None means the CPU.
+        verify: as for `page`.
+        retry: as for `page`.
 
     Raises:
         BadInput: as for `page`.
         ControllerError: as for `page`.
     """
-    return _attach(model, device, _wish("chunk", vram, -1, max_capacity))
+    return _attach(model, device, _wish("chunk", vram, -1, max_capacity), _habits(output_device, verify, retry))
 
 
 def plan(
@@ -156,14 +200,14 @@ def _farewell() -> None:
         attachment.session.close("the program ends")
 
 
-def _attach(model: Model, device: torch.device | str | None, wish: Wish) -> Model:
+def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits: Habits) -> Model:
     found = open_device(device)
     before = _attached.get(id(model))
-    if before is not None and before.wish == wish and before.device.torch == found.torch:
+    if before is not None and (before.wish, before.habits, before.device.torch) == (wish, habits, found.torch):
         return model
     detach(model)
     if not found.computes_in_ram:
-        attachment = Attachment(model, found, wish)
+        attachment = Attachment(model, found, wish, habits)
         _attached[id(model)] = attachment
         weakref.finalize(attachment, attachment.session.close, "collected").atexit = False
     return model
@@ -198,6 +242,11 @@ def _known(
 def _device_of(model: nn.Module, device: torch.device | str | None) -> Device:
     attachment = _attached.get(id(model))
     return attachment.device if attachment is not None else open_device(device)
+
+
+def _habits(output_device: torch.device | str | None, verify: bool, retry: bool) -> Habits:
+    output = None if output_device is None else open_device(output_device).torch
+    return Habits(output, verify, retry)
 
 
 def _wish(mode: str, vram: str | int | None, max_layer_size: int, max_capacity: int | float | str) -> Wish:

@@ -1,7 +1,8 @@
 """A model and what is tied to it: the life of a plan, from attach to detach.
 
 Attach: the controller accepts the model and names a budget, then the weights go into the slab; nothing is on the device yet.
-First forward: recorded, fetched on touch. Then the plan, in force from the second forward; the next forwards are timed step
+First forward: recorded, fetched on touch. In auto mode the second one runs on the CPU, to learn what it would take there.
+Then the plan; the first forward under it is checked for readers that the recording did not see, the next ones are timed step
 by step to correct the prediction. Later plans are picked up between forwards, a request to shrink at the next border.
 """
 
@@ -19,17 +20,21 @@ import torch
 from torch import nn
 
 from . import describe, moving, protocol
-from .calibrate import Link
-from .device import Device
-from .engine import ChunkEngine, Engine, Known, PageEngine
+from .calibrate import Link, Steps, StepTimer, measure_crossings, measure_link
+from .device import Device, HostClock
+from .engine import Engine
 from .errors import BadInput, ControllerError
 from .gate import Gate
 from .hooks import Ties
+from .learning import Known, Learner, OnCpu, OnDevice
 from .masters import Masters
 from .meter import Meter
 from .recorder import Recorder, Recording
 from .session import Session
-from .units import Unit, by_owner, by_reading, storage_pointer, take_stock
+from .shortage import Retry, Shortage
+from .sides import CPU
+from .units import Span, Unit, by_owner, by_reading, storage_pointer, take_stock
+from .watch import Watch
 
 log = logging.getLogger("optimem")
 
@@ -41,6 +46,7 @@ class State(enum.Enum):
     """Where an attachment stands, and what device memory that costs."""
 
     LEARNING = "learning"  # the next forward is recorded; between forwards only buffers are on the device
+    WEIGHING = "weighing"  # the next forward runs on the CPU, step by step timed
     STEADY = "steady"  # a plan is followed: residents and the arena are on the device
     DETACHED = "detached"  # nothing of ours is left
 
@@ -71,14 +77,24 @@ class Status:
     controller: str  # "connected" or "gone"
 
 
+@dataclass(frozen=True)
+class Habits:
+    """What the caller wants of forwards, beside the plan. `output` is where results end: None for where forwards start."""
+
+    output: torch.device | None = None
+    verify: bool = False
+    retry: bool = False
+
+
 class Attachment:
     """Owns everything that is tied to one model."""
 
-    def __init__(self, model: nn.Module, device: Device, wish: protocol.Wish) -> None:
+    def __init__(self, model: nn.Module, device: Device, wish: protocol.Wish, habits: Habits = Habits()) -> None:
         """Raises BadInput or ControllerError before anything is touched."""
         self._model = model
         self.device = device
         self.wish = wish
+        self.habits = habits
         self._inventory = take_stock(model)
         self._weights = [weight for span in self._inventory.spans for weight in span.weights]
         self._baseline = device.allocated()
@@ -89,12 +105,18 @@ class Attachment:
         self._state = State.LEARNING
         self._gate = Gate()
         self._units: list[Unit] = []
-        self._own = {unit.spans[0].owner: list(unit.spans) for unit in by_owner(self._inventory.spans)}
+        registered_units = by_owner(self._inventory.spans)
+        self._own = {unit.spans[0].owner: list(unit.spans) for unit in registered_units}
+        self._retain = _residents(self._plan, registered_units)
         self._known: Known = {}
         self._recorder: Recorder | None = None
         self._recording: Recording | None = None
         self._recordings = 0
+        self._compute_ns: list[int] = []  # per step, where known
+        self._cpu_ns: list[int] = []
         self._link = Link(0, 0)
+        self._room = self._plan.budget_bytes  # for weights while recording
+        self._shortage: Shortage | None = None  # what the next forward must be spared
         self._inside = self._refused = self._through_root = self._shrunk = False
         self._error_at_entry: BaseException | None = None
         self._forwards = self._misses = self._peak = 0
@@ -102,11 +124,15 @@ class Attachment:
         self._reported = 0.0
         self._frozen: list[nn.Parameter] = []
         self._masters = Masters(device, self._inventory.spans)
-        self._engine = self._make_engine()
-        self._meter = Meter(self._engine.clock)
+        self._learner = self._make_learner()
+        self._engine = Engine(device, self._masters, model, self._inventory, home=self._learner.home, output=habits.output)
+        self._meter = Meter(device)
+        self._weigher: StepTimer | None = None
+        self._watch = Watch(self._check, lambda made: None)
+        self._checked = self._checking = False
         self._places, self._versions = self._fingerprint()
         self._ties = Ties(model, self._enter, self._leave, device.settle)
-        self._entrances = self._ties.entrances if wish.mode == "page" else {""}
+        self._retry = Retry(model, self._recover) if habits.retry else None
         self._timed: set[str] = set()  # modules whose borders are those of the recording
         self._ties.set(self._ties.paths)
 
@@ -117,6 +143,9 @@ class Attachment:
         self.report()
         self._state = State.DETACHED
         self._ties.untie()
+        if self._retry is not None:
+            self._retry.untie()
+        self._learner.touched.drop_all()
         self._engine.close()
         self._masters.leave()
         self._thaw()
@@ -142,7 +171,7 @@ class Attachment:
             period_ns=self._meter.period_ns(),
             predicted_ns=plan.period_ns,
             bound_ns=plan.bound_ns,
-            h2d_bytes=self._engine.moved,
+            h2d_bytes=self._moved(),
             misses=self._engine.misses,
             pinned_bytes=self._masters.pinned_bytes,
             controller="gone" if self.session.lost else "connected",
@@ -155,14 +184,14 @@ class Attachment:
     def report(self) -> None:
         """Tell the controller how the plan fares."""
         self._reported = time.monotonic()
-        self._peak = max(self._peak, self._engine.peak, self.device.peak() - self._baseline)
+        self._peak = max(self._peak, self._learner.peak, self.device.peak() - self._baseline)
         self.session.tell(
             protocol.Report(
                 plan_version=self._plan.version,
                 forwards=self._forwards,
                 period_ns=self._meter.period_ns(),
                 stall_ns=self._stalls_by_page(),
-                h2d_bytes=self._engine.moved,
+                h2d_bytes=self._moved(),
                 misses=self._engine.misses,
                 device_bytes=max(0, self.device.allocated() - self._baseline),
                 device_peak_bytes=self._peak,
@@ -178,16 +207,19 @@ class Attachment:
         if outermost:
             args, kwargs = self._begin(path, args, kwargs)
         if self._recorder is not None:
-            self._engine.end_step(self._recorder)
+            self._learner.end_step(self._recorder)
             self._recorder.enter(path, self._own.get(path, []), (args, kwargs))
+            return args, kwargs
+        if self._weigher is not None:
+            self._pass(self._weigher, path, entry=True, on_cpu=True)
             return args, kwargs
         self._shrink_if_asked(at_start=outermost)
         timer = self._meter.timer if path in self._timed else None
         if timer:
             timer.end_step(path, entry=True)
-        args, kwargs, waited = self._engine.enter(path, args, kwargs, root=self._through_root)
+        args, kwargs, waited = self._engine.enter(path, args, kwargs, next_lap=not self._through_root)
         if timer:
-            timer.begin_step(waited)
+            timer.begin_step(waited, on_cpu=self._engine.on_cpu())
         return args, kwargs
 
     def _leave(self, path: str, output: Any) -> Any:
@@ -196,26 +228,33 @@ class Attachment:
         result = output
         try:
             if not self._refused:
-                result = self._leave_module(path, output)
+                self._leave_module(path, output)
                 if outermost:
-                    result = self._end(path, result)
+                    result = self._end(path, output)
         finally:
             self._refused = self._refused and not outermost
             self._gate.leave()
         return None if result is output else result
 
-    def _leave_module(self, path: str, output: Any) -> Any:
+    def _leave_module(self, path: str, output: Any) -> None:
         if self._recorder is not None:
-            self._engine.end_step(self._recorder)
+            self._learner.end_step(self._recorder)
             self._recorder.leave(path, output)
-            return output
+            return
+        if self._weigher is not None:
+            self._pass(self._weigher, path, entry=False, on_cpu=True)
+            return
         timer = self._meter.timer if path in self._timed else None
         if timer:
             timer.end_step(path, entry=False)
-        output = self._engine.leave(path, output)
+        self._engine.leave(path)
         if timer:
-            timer.begin_step(None)
-        return output
+            timer.begin_step(None, on_cpu=self._engine.on_cpu())
+
+    def _pass(self, timer: StepTimer, path: str, *, entry: bool, on_cpu: bool) -> None:
+        if path in self._timed:
+            timer.end_step(path, entry=entry)
+            timer.begin_step(None, on_cpu=on_cpu)
 
     def _begin(self, path: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
         if self._inside:
@@ -225,29 +264,61 @@ class Attachment:
         self._refuse_bad_call(args, kwargs)
         self._check_masters()
         self._adopt_new_plan()
+        self._make_room()
         self._through_root = not path
         if torch.is_grad_enabled():
             self._freeze()
-        args, kwargs = moving.move(args, self._engine.home), moving.move(kwargs, self._engine.home)
+        start = CPU if self._state is State.WEIGHING else self._engine.home
+        args, kwargs = moving.move(args, start), moving.move(kwargs, start)
         if self._state is State.LEARNING:
-            self._recorder = self._engine.record(self._known, self._plan.budget_bytes)
-            self._recorder.start()
+            self._start_recording()
+        elif self._state is State.WEIGHING:
+            self._start_weighing()
         else:
-            assert self._recording is not None
-            self._engine.begin()
-            self._meter.begin(self._recording)
+            self._start_steady()
         self._refused, self._inside = False, True
         return args, kwargs
 
+    def _start_recording(self) -> None:
+        held = self._engine.let_go() | self._learner.touched.let_go()
+        if self._learner.home != CPU:
+            self._learner.touched.adopt(held, self._room)
+        held.clear()
+        self._measure_link()
+        self._recorder = self._learner.recorder(self._known, self._room, self._retain)
+        self._recorder.start()
+
+    def _start_weighing(self) -> None:
+        assert self._recording is not None
+        self._engine.rest_on_cpu()
+        self._weigher = StepTimer(HostClock(self.device), self._recording.borders)
+
+    def _start_steady(self) -> None:
+        assert self._recording is not None
+        self._engine.begin()
+        self._checking = (self.habits.verify or not self._checked) and not self._engine.both_sides
+        self._meter.begin(self._recording, timed=not self._checking)
+        if self._checking:
+            self._watch.start()
+
     def _end(self, path: str, output: Any) -> Any:
-        failed = sys.exc_info()[1] is not self._error_at_entry
+        error = sys.exc_info()[1]
+        failed = error is not self._error_at_entry
         self._inside, self._error_at_entry = False, None
+        self._stop_watching()
         output = self._own_copies(output)
+        place = self._engine.home if self._weigher is not None else None
+        place = self._engine.output or place
+        output = output if place is None else moving.move(output, place)
         self._thaw()
         if not failed:
             self._forwards += 1
+        elif isinstance(error, torch.OutOfMemoryError):
+            self._note_shortage(error)
         if self._recorder is not None:
             self._end_recording(failed=failed)
+        elif self._weigher is not None:
+            self._end_weighing(failed=failed)
         else:
             self._end_steady(path, failed=failed)
         if time.monotonic() - self._reported >= _REPORT_S:
@@ -256,13 +327,19 @@ class Attachment:
 
     def _abandon(self) -> None:
         """Drop what an interrupted forward left behind: torch runs no exit hook after Ctrl-C."""
+        self._stop_watching()
         if self._recorder is not None:
-            self._recorder.stop()
-            self._recorder = None
-            self._engine.end_recording()
+            self._end_recording(failed=True)
+        self._weigher = None
         self._meter.end(failed=True)
         self._engine.finish(lap=True)
         self._thaw()
+
+    def _stop_watching(self) -> None:
+        if self._recorder is not None:
+            self._recorder.stop()
+        if self._checking:
+            self._watch.stop()
 
     # Learning.
 
@@ -276,58 +353,92 @@ class Attachment:
             self.session.close("refused")
             raise
 
-    def _make_engine(self) -> Engine:
+    def _make_learner(self) -> Learner:
         if self.wish.mode == "chunk":
-            return ChunkEngine(self.device, self._masters, self._inventory, self._model)
-        return PageEngine(self.device, self._masters, self._inventory, self._baseline)
+            return OnCpu(self.device, self._masters, self._inventory.fixed_bytes)
+        return OnDevice(self.device, self._masters, self._baseline)
+
+    def _measure_link(self) -> None:
+        """Measure the way to the device, before the first forward, while it is idle and empty."""
+        if "link" not in self.session.measure or self._link.bytes_per_second:
+            return
+        if self.wish.mode == "chunk":
+            self._link = measure_crossings(self.device, self._room)
+        else:
+            self._link = measure_link(self.device, self._masters.slab, self._room)
 
     def _end_recording(self, *, failed: bool) -> None:
         recorder, self._recorder = self._recorder, None
         assert recorder is not None
-        recorder.stop()
-        self._engine.end_recording()
+        if failed:
+            self._learner.touched.drop_all()
+        self._masters.come_home()
+        self._learner.touched.forget()
         if not failed:
             self._known = recorder.reads
             self._learn(recorder)
 
     def _learn(self, recorder: Recorder) -> None:
-        self._engine.clock.settle()
+        self._learner.clock.settle()
         recording = recorder.result()
         self._recordings += 1
+        on_cpu = self._learner.home == CPU
+        self._compute_ns, self._cpu_ns = ([], recording.step_ns) if on_cpu else (recording.step_ns, [])
         units = by_reading(self._inventory.spans, recording.readings)
-        if "link" in self.session.measure and not self._link.bytes_per_second:
-            self._link = self._engine.measure_link(self._plan.budget_bytes)
         manifest = describe.manifest(self._model, self.wish, self._inventory, units, recording)
-        times = self._measured(recording, recording.step_ns)
+        self._plan_anew(manifest, recording, units)
+        if self.wish.mode == "auto" and any(page.placement == "streamed" for page in self._plan.pages):
+            self._state = State.WEIGHING
+            self._tie()
+
+    def _end_weighing(self, *, failed: bool) -> None:
+        timer, self._weigher = self._weigher, None
+        assert timer is not None
+        assert self._recording is not None
+        self._state = State.STEADY
+        if not failed and timer.followed():
+            self._cpu_ns = timer.steps().ns
+            self._plan_anew(self._told[0], self._recording, self._units)
+        else:
+            self._engine.follow(self._plan, self._units, self._recording, self._engine.let_go())
+
+    def _plan_anew(self, manifest: protocol.Manifest, recording: Recording, units: list[Unit]) -> None:
+        """Ask for a plan from all that is known, and follow it."""
+        times = self._measured(recording)
         plan = self.session.ask_for_plan(manifest, times)
         if plan is not None:
             self._recording, self._units = recording, units
             self._told = manifest, times
             self._follow(plan, steps=True)
 
-    def _measured(self, recording: Recording, step_ns: list[int]) -> protocol.Measured:
+    def _measured(self, recording: Recording) -> protocol.Measured:
         free = self.device.memory()[0] + max(0, self.device.allocated() - self._baseline)
-        return describe.measured(recording, step_ns, self._link, free, on_cpu=self.wish.mode == "chunk")
+        return describe.measured(recording, self._compute_ns, self._cpu_ns, self._link, free)
 
     def _follow(self, plan: protocol.Plan, *, steps: bool) -> None:
         assert self._recording is not None
-        self._engine.follow(plan, self._units, self._recording)
+        held = self._engine.let_go() | self._learner.touched.let_go()
+        self._engine.follow(plan, self._units, self._recording, held)
         self._plan = plan
         self._meter.restart(steps=steps)
         self._timed = {border.path for border in self._recording.borders}
+        self._checked = self._checked and not steps
         self._state, self._shrunk, self._misses = State.STEADY, False, self._engine.misses
         self._places, self._versions = self._fingerprint()
         self._tie()
 
     def _tie(self) -> None:
-        self._ties.set(self._engine.tied(every=self._meter.wants_steps) | self._entrances)
+        every = self._state is State.WEIGHING or self._meter.wants_steps
+        self._ties.set(self._engine.tied(every=every) | self._ties.entrances)
 
     def _end_steady(self, path: str, *, failed: bool) -> None:
-        self._meter.end(failed=failed, steps=self._engine.island_times())
+        self._checked, self._checking = self._checked or not failed, False
+        self._meter.end(failed=failed)
         self._engine.finish(lap=not path)
         steps = self._meter.steps()
         if steps is not None and self._recording is not None:
-            times = self._measured(self._recording, steps)
+            self._correct(steps)
+            times = self._measured(self._recording)
             self._told = self._told[0], times
             self.session.tell(times)
             self._tie()
@@ -337,11 +448,75 @@ class Attachment:
             self._state = State.LEARNING
             self._ties.set(self._ties.paths)
 
+    def _correct(self, steps: Steps) -> None:
+        """Take in what steps took on the side on which they ran."""
+        self._compute_ns = self._compute_ns or [0] * len(steps.ns)
+        self._cpu_ns = self._cpu_ns or [0] * len(steps.ns) if any(steps.on_cpu) else self._cpu_ns
+        for index, (ns, on_cpu) in enumerate(zip(steps.ns, steps.on_cpu, strict=True)):
+            (self._cpu_ns if on_cpu else self._compute_ns)[index] = ns
+
+    def _check(self, tensor: torch.Tensor) -> None:
+        """Bring a weight that is read though nobody holds it; the next forward is recorded again."""
+        if isinstance(tensor, nn.Parameter):
+            span = self._masters.span_of(tensor)
+            if span is not None:
+                with self._watch.aside():
+                    self._engine.touch(span)
+
+    def _moved(self) -> int:
+        return self._engine.moved + self._learner.touched.moved
+
     def _stalls_by_page(self) -> list[int]:
         stalls = [0] * len(self._plan.pages)
         for copy, ns in self._meter.stalls_ns().items():
             stalls[self._plan.copies[copy].page] += ns
         return stalls
+
+    # Out of memory.
+
+    def _note_shortage(self, error: BaseException) -> None:
+        """Say in the error what was in use and what follows from it. The smaller plan waits until the error is gone: its
+        frames hold what the forward had on the device."""
+        weights = self._learner.touched.nbytes if self._recorder is not None else self._engine.weight_bytes
+        self._shortage = Shortage.of(error, self.device, weights, self.device.peak() - self._baseline)
+        self._shortage.explain(error, retried=self.habits.retry)
+        self.session.tell(protocol.Failure("out_of_memory", self._shortage.words()))
+
+    def _make_room(self) -> None:
+        """Answer a forward that ran out of memory: with a smaller plan, or where it was recorded, with less room."""
+        shortage, self._shortage = self._shortage, None
+        if shortage is None:
+            return
+        self.device.give_back()
+        if self._recording is None or self._state is State.LEARNING:
+            self._room = shortage.room()
+            return
+        most = max(range(self._recording.steps), key=self._recording.step_bytes.__getitem__)
+        self._recording.step_bytes[most] = max(self._recording.step_bytes[most], shortage.activations)
+        if self.session.lost:
+            self._engine.shrink(shortage.requested, at_start=True)
+            return
+        self._plan_anew(self._told[0], self._recording, self._units)
+
+    def _recover(self, error: BaseException, args: Any, kwargs: Any) -> bool:
+        """Make a forward of the root that ran out of memory ready to run once more; False where it is not the outermost."""
+        if self._gate.depth != 1:
+            return False
+        self._note_shortage(error)
+        self._stop_watching()
+        if self._recorder is not None:
+            self._learner.touched.drop_all()
+            self._make_room()
+            self._start_recording()
+            self._recorder.enter("", self._own.get("", []), (args, kwargs))
+            return True
+        self._weigher = None
+        self._meter.end(failed=True)
+        self._engine.finish(lap=True)
+        self._make_room()
+        self._start_steady()
+        self._engine.enter("", args, kwargs, next_lap=False)
+        return True
 
     # What the controller wants.
 
@@ -402,13 +577,19 @@ class Attachment:
 
     def _own_copies(self, output: Any) -> Any:
         """Replace outputs that look into bytes of weights, which may soon hold something else."""
-        ours = self._engine.storages() | {self._masters.slab.untyped_storage().data_ptr()}
+        ours = self._engine.storages() | self._learner.touched.storages() | {self._masters.slab.untyped_storage().data_ptr()}
         copies = {
-            id(tensor): tensor.detach().to(self._engine.home, copy=True)
+            id(tensor): tensor.detach().to(self._engine.output or self._engine.home, copy=True)
             for tensor in moving.tensors(output)
             if storage_pointer(tensor) in ours
         }
         return moving.substitute(output, copies) if copies else output
+
+
+def _residents(plan: protocol.Plan, units: list[Unit]) -> set[Span]:
+    """Return what a plan wants to stay on the device."""
+    pages = (page for page in plan.pages if page.placement == "resident")
+    return {span for page in pages for index in page.units for span in units[index].spans}
 
 
 def _version(parameter: nn.Parameter) -> int:

@@ -89,46 +89,68 @@ def _fit(sizes: Sequence[int], times: Sequence[int]) -> Link:
     return Link(max(0, int(mean_t - slope * mean_n)), int(1e9 / slope))
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Times of all steps of one forward in ns, and which of them the CPU computed."""
+
+    ns: list[int]
+    on_cpu: list[bool]
+
+
 @dataclass
 class StepTimer:
-    """Times the steps of steady forwards. A step begins after the waits at its border, so that stalls do not count."""
+    """Times the steps of steady forwards, those on the CPU by the host's clock. A step begins after the waits at its border,
+    so that neither stalls nor what changes sides counts."""
 
     device: Device
     expected: Sequence[Border]
     _seen: list[Border] = field(default_factory=list)
-    _ends: list[Any] = field(default_factory=list)
-    _starts: list[Any] = field(default_factory=list)
+    _ends: list[_Moment] = field(default_factory=list)
+    _starts: list[_Moment] = field(default_factory=list)
+    _on_cpu: list[bool] = field(default_factory=list)
     _waits: dict[int, int] = field(default_factory=dict)
 
     def end_step(self, path: str, *, entry: bool) -> None:
         """Note a border: the step before it ends here."""
         self._seen.append(Border(path, entry))
-        self._ends.append(self.device.timed_mark())
+        self._ends.append(self._now())
 
-    def begin_step(self, waited: int | None) -> None:
+    def begin_step(self, waited: int | None, *, on_cpu: bool) -> None:
         """Note that the next step begins; `waited` is the copy that the device waited for in between."""
         if waited is not None:
             self._waits[len(self._starts)] = waited
-        self._starts.append(self.device.timed_mark())
+        self._on_cpu.append(on_cpu)
+        self._starts.append(self._now())
 
     def passed(self) -> bool:
         """Tell whether the times can be read."""
-        return not self._starts or self.device.passed(self._starts[-1])
+        return not self._starts or self.device.passed(self._starts[-1].mark)
 
     def followed(self) -> bool:
         """Tell whether the forward took the recorded way."""
         return self._seen == list(self.expected) and len(self._starts) == len(self._ends)
 
-    def steps_ns(self) -> list[int]:
+    def steps(self) -> Steps:
         """Return the time of every step."""
-        pairs = zip(self._starts, self._ends[1:], strict=False)
-        return [self.device.elapsed_ns(start, end) for start, end in pairs]
+        parts = zip(self._starts, self._ends[1:], self._on_cpu, strict=False)
+        ns = [end.host_ns - start.host_ns if on_cpu else self._elapsed(start, end) for start, end, on_cpu in parts]
+        return Steps(ns, self._on_cpu[: len(ns)])
 
     def stalls_ns(self) -> dict[int, int]:
         """Return, per copy of the plan, how long the device waited for it."""
-        return {
-            copy: self.device.elapsed_ns(self._ends[border], self._starts[border]) for border, copy in self._waits.items()
-        }
+        return {copy: self._elapsed(self._ends[border], self._starts[border]) for border, copy in self._waits.items()}
+
+    def _now(self) -> _Moment:
+        return _Moment(self.device.timed_mark(), self.device.now_ns())
+
+    def _elapsed(self, start: _Moment, end: _Moment) -> int:
+        return self.device.elapsed_ns(start.mark, end.mark)
+
+
+@dataclass(frozen=True)
+class _Moment:
+    mark: Any  # on the device
+    host_ns: int
 
 
 def medians(samples: Sequence[Sequence[int]]) -> list[int]:

@@ -57,11 +57,13 @@ def manifest(
     )
 
 
-def measured(recording: Recording, step_ns: Sequence[int], link: Link, free: int, *, on_cpu: bool) -> protocol.Measured:
-    """Say how long the steps take; `on_cpu` tells that the recorded forward computed there."""
+def measured(
+    recording: Recording, compute_ns: Sequence[int], cpu_ns: Sequence[int], link: Link, free: int
+) -> protocol.Measured:
+    """Say how long the steps take on the device and on the CPU, each list empty where nothing is known of that side."""
     return protocol.Measured(
-        step_compute_ns=[] if on_cpu and step_ns is recording.step_ns else list(step_ns),
-        step_cpu_ns=list(recording.step_ns) if on_cpu else [],
+        step_compute_ns=list(compute_ns),
+        step_cpu_ns=list(cpu_ns),
         step_activations=list(recording.step_bytes),
         step_crossings=list(recording.step_crossings),
         link_latency_ns=link.latency_ns,

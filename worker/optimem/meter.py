@@ -6,7 +6,7 @@ from collections import deque
 from statistics import median
 from typing import Any
 
-from .calibrate import StepTimer, medians
+from .calibrate import Steps, StepTimer, medians
 from .device import Device
 from .recorder import Recording
 
@@ -15,7 +15,7 @@ _PAUSE = 20  # a device that was idle for less than this part of a forward went 
 
 
 class Meter:
-    """Times forwards that follow a plan. Times are nanoseconds on the engine's clock."""
+    """Times forwards that follow a plan. Times are nanoseconds on the device's clock."""
 
     def __init__(self, clock: Device) -> None:
         self._clock = clock
@@ -25,7 +25,7 @@ class Meter:
         self._periods: deque[int] = deque(maxlen=64)
         self._alone: deque[int] = deque(maxlen=64)
         self._timers: deque[StepTimer] = deque()
-        self._samples: list[list[int]] = []
+        self._samples: list[Steps] = []
         self._told = False  # their medians have been asked for
         self._stalls: dict[int, int] = {}
         self.timer: StepTimer | None = None  # of the forward that runs now, if its steps are timed
@@ -47,32 +47,30 @@ class Meter:
             self._samples.clear()
             self._told = False
 
-    def begin(self, recording: Recording) -> None:
-        """Note that a forward begins."""
+    def begin(self, recording: Recording, *, timed: bool = True) -> None:
+        """Note that a forward begins; its steps are not `timed` where something else slows the host down."""
         self._began = self._clock.timed_mark()
-        self.timer = StepTimer(self._clock, recording.borders) if self.wants_steps else None
+        self.timer = StepTimer(self._clock, recording.borders) if timed and self.wants_steps else None
 
-    def end(self, *, failed: bool, steps: list[int] | None = None) -> None:
-        """Note that it has ended; one that failed teaches nothing. `steps` are its times where the engine knows them."""
+    def end(self, *, failed: bool) -> None:
+        """Note that it has ended; one that failed teaches nothing."""
         timer, self.timer = self.timer, None
         if failed:
             return
         self._marks.append((self._began, self._clock.timed_mark()))
-        if timer is not None and steps:
-            self._samples.append(steps)
-        elif timer is not None and timer.followed():
+        if timer is not None and timer.followed():
             self._timers.append(timer)
 
-    def steps(self) -> list[int] | None:
+    def steps(self) -> Steps | None:
         """Return the median step times once, as soon as they are known."""
         while self._timers and self._timers[0].passed():
             timer = self._timers.popleft()
-            self._samples.append(timer.steps_ns())
+            self._samples.append(timer.steps())
             self._stalls = timer.stalls_ns()
         if self._told or len(self._samples) < TIMED_FORWARDS:
             return None
         self._told = True
-        return medians(self._samples)
+        return Steps(medians([sample.ns for sample in self._samples]), self._samples[-1].on_cpu)
 
     def stalls_ns(self) -> dict[int, int]:
         """Return, per copy, how long the device waited for it in the latest forward that was timed step by step."""

@@ -14,10 +14,12 @@ import torch
 from torch.profiler import record_function
 
 from .device import Device
+from .held import Held, gaps, in_one_block, keep
 from .masters import Masters, poison
 from .protocol import Plan
 from .recorder import Border, Recording
 from .ring import Ring, Turn
+from .sides import CPU
 from .touch import Touched
 from .units import Span, Unit, aligned
 
@@ -36,8 +38,13 @@ class Page:
     uses: tuple[tuple[int, int], ...]
     holds: int = 0
     turn: Turn | None = None
-    block: torch.Tensor | None = None  # a resident page's bytes
+    pieces: Held = field(default_factory=dict)  # a resident page's bytes
     look: Look = field(default_factory=list)  # where a resident page's parameters look
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as laid out on the device."""
+        return sum(aligned(span.nbytes) for span in self.spans)
 
 
 class Pager:
@@ -50,7 +57,12 @@ class Pager:
         plan: Plan,
         units: Sequence[Unit],
         recording: Recording,
+        *,
+        held: Held,
+        home: torch.device,
     ) -> None:
+        """`held` is emptied: what of it the plan keeps on the device stays, all else is let go. `home` is where modules
+        compute of which the plan says nothing."""
         self._device = device
         self._masters = masters
         self._plan = plan
@@ -59,7 +71,10 @@ class Pager:
         self.moved = 0  # bytes copied to the device by the plan so far
         self.misses = 0  # pages fetched on touch so far
         self.pages = [self._page(index, units) for index in range(len(plan.pages))]
+        self._home = home
+        self._page_of = {span: page for page in self.pages for span in page.spans}
         self._needs = _needs(self.pages, units, plan, set(recording.called))
+        missing = self._make_residents(held)
         self._arena = device.empty(plan.arena_bytes)
         self._looks = [self._look(self.pages[copy.page], self._arena, copy.offset) for copy in plan.copies]
         self._exits = [
@@ -67,7 +82,7 @@ class Pager:
             for copy in plan.copies
         ]
         self._ring = Ring(plan.copies, plan.laps, self._issue)
-        self._pending = self._bring_residents()
+        self._pending = [self._fetch(*gap) for gap in missing]
         self._ring.issue_ahead()
 
     @property
@@ -78,16 +93,23 @@ class Pager:
     @property
     def weight_bytes(self) -> int:
         """Device bytes that weights take now."""
-        resident = sum(page.block.numel() for page in self.pages if page.block is not None)
+        resident = sum(page.nbytes for page in self.pages if page.pieces)
         return resident + self._arena.numel() + self._touched.nbytes
 
     def readers(self, *, every: bool) -> set[str]:
         """Return the paths of the modules that must acquire: those with pages that may be elsewhere, or all."""
-        return {path for path, needs in self._needs.items() if every or any(page.block is None for page, _ in needs)}
+        return {path for path, needs in self._needs.items() if every or not all(page.pieces for page, _ in needs)}
+
+    def sides(self) -> dict[str, torch.device]:
+        """Return where each reader computes: on the CPU if it reads a page that stays there."""
+        return {
+            path: CPU if any(self._stays_in_ram(page) for page, _ in needs) else self._device.torch
+            for path, needs in self._needs.items()
+        }
 
     def storages(self) -> set[int]:
         """Return the storage pointers of all device bytes that weights look into now."""
-        blocks = [self._arena, *(page.block for page in self.pages if page.block is not None)]
+        blocks = [self._arena, *(piece.block for page in self.pages for piece in page.pieces.values())]
         return {block.untyped_storage().data_ptr() for block in blocks} | self._touched.storages()
 
     def begin(self) -> None:
@@ -106,7 +128,7 @@ class Pager:
         waited = None
         for page, spans in self._needs.get(path, ()):
             page.holds += 1
-            if page.block is not None or page.turn is not None:
+            if page.pieces or page.turn is not None or self._stays_in_ram(page):
                 continue
             turn = self._take(page, next_lap=next_lap) if page.holds == 1 else None
             if turn is None:
@@ -128,37 +150,45 @@ class Pager:
                 if page.holds == 0 and page.turn.exits >= self._exits[page.turn.entry]:
                     self._end_turn(page)
                     self._ring.issue_ahead()
-            elif page.holds == 0 and page.block is None:
+            elif page.holds == 0 and not page.pieces:
                 self._touched.drop(page.spans)
+
+    def touch(self, span: Span) -> None:
+        """Bring `span`, until its page is let go or the forward ends, for a reader that does not hold it."""
+        page = self._page_of[span]
+        if not (page.pieces or page.turn is not None or span in self._touched or self._stays_in_ram(page)):
+            self._fetch_on_touch(page, [span])
 
     def finish(self, *, lap: bool) -> None:
         """End an outermost call: whatever is still held is let go, and parameters look at the masters again."""
+        self._touched.drop_all()
         for page in self.pages:
             page.holds = 0
             if page.turn is not None and lap:
                 self._end_turn(page)
-            if page.block is not None or self._poison:
+            if page.pieces or self._poison:
                 self._masters.return_home(page.spans)
-        self._touched.drop_all()
         if lap:
             self._ring.end_lap()
 
-    def shrink(self, nbytes: int, step: int | None) -> int:
-        """Evict residents that nobody holds at `step` until `nbytes` are free. Return how many are."""
+    def shrink(self, nbytes: int, *, at_start: bool, all_tied: bool) -> int | None:
+        """Evict residents that nobody holds now until `nbytes` are free. Return how many are, None where it is not known
+        who holds them: at the start of a forward it is, where all readers are tied, and while a streamed page is held."""
+        step = None if at_start else self._step()
+        if step is None and not at_start and not all_tied:
+            return None
         freed = 0
-        for index in self._plan.eviction:
-            page = self.pages[index]
+        for page in map(self.pages.__getitem__, self._plan.eviction):
             if freed >= nbytes:
                 break
-            if page.block is None or (step is not None and any(low <= step <= high for low, high in page.uses)):
-                continue
-            freed += page.block.numel()
-            page.block, page.look = None, []
-            self._masters.return_home(page.spans)
+            if page.pieces and not page.holds and not _lasts(page, step):
+                page.pieces, page.look = {}, []
+                self._masters.return_home(page.spans)
+                freed += page.nbytes
         self._device.give_back()
         return freed
 
-    def step(self) -> int | None:
+    def _step(self) -> int | None:
         """Return the recorded step at which we are, as far as held pages tell."""
         steps = [self._ring.first_step(page.turn) for page in self.pages if page.turn is not None]
         return max(steps, default=None)
@@ -167,19 +197,24 @@ class Pager:
         """Bring everything again: the masters have changed."""
         self._device.settle()
         self._ring.restart()
-        self._pending = [self._fetch(page.block, page) for page in self.pages if page.block is not None]
+        residents = [page for page in self.pages if page.pieces]
+        for page in residents:
+            page.pieces = {}
+        self._pending = [self._fetch(*gap) for page in residents for gap in self._fill(page, {})]
         self._ring.issue_ahead()
 
-    def close(self) -> None:
-        """Give all device memory back. Parameters look at the masters."""
+    def close(self) -> Held:
+        """Let go of the device, and return what is there of residents. Parameters look at the masters."""
         self._device.settle()
+        held: Held = {}
         for page in self.pages:
-            page.turn, page.block, page.look = None, None, []
+            held.update(page.pieces)
+            page.turn, page.pieces, page.look = None, {}, []
             self._masters.return_home(page.spans)
         self._touched.drop_all()
         self._looks = []
         self._arena = self._device.empty(0)
-        self._device.give_back()
+        return held
 
     def _page(self, index: int, units: Sequence[Unit]) -> Page:
         planned = self._plan.pages[index]
@@ -190,24 +225,39 @@ class Pager:
         uses = tuple(use for unit in members for use in unit.uses)
         return Page(index, members[0].path, planned.placement, spans, source, uses)
 
-    def _bring_residents(self) -> list[Any]:
-        marks = []
-        for page in self.pages:
-            if page.placement == "resident" and page.source is not None:
-                page.block = self._device.empty(page.source.numel())
-                page.look = self._look(page, page.block, 0)
-                marks.append(self._fetch(page.block, page))
-        return marks
+    def _make_residents(self, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
+        """Make residents of what is `held`. Return what must still be brought: target, source, and the page's name."""
+        residents = [page for page in self.pages if page.placement == "resident" and page.source is not None]
+        keep(held, {span for page in residents for span in page.spans}, self._device)
+        self._device.settle()  # the copies to come may land in what was freed
+        self._device.give_back()
+        return [gap for page in residents for gap in self._fill(page, held)]
 
-    def _fetch(self, target: torch.Tensor, page: Page, after: Any = None) -> Any:
+    def _fill(self, page: Page, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
+        """Make `page` resident with what is `held` of it, and blocks for the gaps; return these."""
         assert page.source is not None
+        page.pieces = {span: held.pop(span) for span in page.spans if span in held}
+        brought = []
+        for at, spans in gaps(page.spans, page.pieces):
+            block = self._device.empty(sum(aligned(span.nbytes) for span in spans))
+            page.pieces |= in_one_block(spans, block)
+            brought.append((block, page.source[at:][: block.numel()], page.name))
+        page.look = [
+            (weight.parameter, weight.view(block, at))
+            for span, (block, at) in page.pieces.items()
+            for weight in span.weights
+        ]
+        return brought
+
+    def _fetch(self, target: torch.Tensor, source: torch.Tensor, name: str, after: Any = None) -> Any:
         self.moved += target.numel()
-        with record_function(f"optimem::prefetch {page.name}"):
-            return self._device.fetch(target, page.source, after)
+        with record_function(f"optimem::prefetch {name}"):
+            return self._device.fetch(target, source, after)
 
     def _issue(self, entry: int, after: Any) -> Any:
         page = self.pages[self._plan.copies[entry].page]
-        return self._fetch(self._slot(entry), page, after)
+        assert page.source is not None
+        return self._fetch(self._slot(entry), page.source, page.name, after)
 
     def _slot(self, entry: int) -> torch.Tensor:
         """Return the arena bytes of a copy."""
@@ -237,6 +287,11 @@ class Pager:
             self._ring.give_back(page.turn, self._device.mark())
             page.turn = None
 
+    def _stays_in_ram(self, page: Page) -> bool:
+        """Tell whether the CPU computes with `page`: as planned, or since it has no place on the device and forwards start
+        in RAM."""
+        return page.placement == "cpu" or (self._home == CPU and not page.pieces and page.turn is None)
+
     def _fetch_on_touch(self, page: Page, spans: Iterable[Span]) -> None:
         self.misses += 1
         for span in spans:
@@ -244,11 +299,12 @@ class Pager:
                 self._touched.fetch(span)
 
     def _look(self, page: Page, block: torch.Tensor, at: int) -> Look:
-        look: Look = []
-        for span in page.spans:
-            look.extend((weight.parameter, weight.view(block, at)) for weight in span.weights)
-            at += aligned(span.nbytes)
-        return look
+        pieces = in_one_block(page.spans, block)
+        return [
+            (weight.parameter, weight.view(block, at + piece.at))
+            for span, piece in pieces.items()
+            for weight in span.weights
+        ]
 
 
 def _point(look: Look) -> None:
@@ -267,6 +323,10 @@ def _needs(
             for path in unit.readers or {span.owner for span in unit.spans} - called:
                 needs.setdefault(path, {}).setdefault(page, []).extend(unit.spans)
     return {path: list(by_page.items()) for path, by_page in needs.items()}
+
+
+def _lasts(page: Page, step: int | None) -> bool:
+    return step is not None and any(first <= step <= last for first, last in page.uses)
 
 
 def _readers(members: Sequence[int], units: Sequence[Unit]) -> set[str]:

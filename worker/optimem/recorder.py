@@ -1,11 +1,10 @@
 """The recorded forward: who reads which weight, in which order, and how long the steps between take.
 
 Note: readers, borders, steps. A *reader* is the module that is innermost on the call stack when an operation takes a weight
-as an argument. Hooks on every module keep the stack; a dispatch mode sees every operation, a function mode those composites
-that compare devices before anything is dispatched. Only entries and exits of readers (and of the outermost call) are
-*borders*; what runs between two is a *step*. A span's *use* reaches from the border at which the first of its readers
-enters to the one at which the last leaves. A view of a weight that is read when none of the weight's readers is on the stack
-makes all uses of the weight one: its bytes must stay where they are.
+as an argument. Hooks on every module keep the stack, a watch sees the operations. Only entries and exits of readers (and of
+the outermost call) are *borders*; what runs between two is a *step*. A span's *use* reaches from the border at which the
+first of its readers enters to the one at which the last leaves. A view of a weight that is read when none of the weight's
+readers is on the stack makes all uses of the weight one: its bytes must stay where they are.
 """
 
 from __future__ import annotations
@@ -17,19 +16,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
-from torch.utils._pytree import tree_iter
 
 from . import moving
 from .device import Device
 from .live import LiveBytes
 from .units import Reading, Span
-
-# What may be asked of a tensor without reading it, as named by torch's function mode.
-_HARMLESS = frozenset(
-    {"size", "dim", "numel", "stride", "element_size", "is_floating_point", "is_complex", "storage_offset"}
-)
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -92,9 +84,8 @@ class Recorder:
         self._log = _Log(reads={span: dict(readers) for span, readers in known.items()})
         self._seen: set[Span] = set()
         self._stack: list[str] = []
-        self._busy = False
         self.live = LiveBytes()
-        self._modes = (_Functions(self), _Operations(self))
+        self._watch = Watch(self._saw, self.live.note)
 
     @property
     def stack(self) -> list[str]:
@@ -108,14 +99,11 @@ class Recorder:
 
     def start(self) -> None:
         """Begin to watch operations."""
-        for mode in self._modes:
-            mode.__enter__()  # type: ignore[no-untyped-call]
+        self._watch.start()
 
     def stop(self) -> None:
-        """Cease to watch, whatever has happened. Leaves modes that others have put on top in peace."""
-        for mode in reversed(self._modes):
-            if mode.is_on_top():
-                mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        """Cease to watch, whatever has happened."""
+        self._watch.stop()
 
     def enter(self, path: str, own: list[Span], passing: Any) -> None:
         """Note that module `path` begins, called with `passing`; bring its `own` weights."""
@@ -137,21 +125,6 @@ class Recorder:
         if self._log.sizes:
             self._log.sizes[-1] = max(self._log.sizes[-1], nbytes)
 
-    def saw(self, tensor: torch.Tensor) -> None:
-        """Note that the innermost module reads `tensor`."""
-        span = self._lookup(tensor)
-        if span is None or not self._stack:
-            return
-        direct = isinstance(tensor, nn.Parameter)
-        readers = self._log.reads.setdefault(span, {})
-        if not direct and span in self._seen and not any(path in readers for path in self._stack):
-            self._log.carried.add(span)
-        if direct or not any(path in readers for path in self._stack):
-            readers.setdefault(self._stack[-1])
-        self._seen.add(span)
-        if direct:
-            self._fetch(span)
-
     def result(self) -> Recording:
         """Return what was learnt. The clock's marks must have passed."""
         keep = self._kept()
@@ -169,6 +142,21 @@ class Recorder:
         crossings = [nbytes for nbytes, kept in zip(self._log.crossings, keep, strict=True) if kept][:-1]
         called = [border.path for border in self._log.borders if border.entry]
         return Recording(self._readings(borders), borders, ns, sizes, crossings, called)
+
+    def _saw(self, tensor: torch.Tensor) -> None:
+        """Note that the innermost module reads `tensor`."""
+        span = self._lookup(tensor)
+        if span is None or not self._stack:
+            return
+        direct = isinstance(tensor, nn.Parameter)
+        readers = self._log.reads.setdefault(span, {})
+        if not direct and span in self._seen and not any(path in readers for path in self._stack):
+            self._log.carried.add(span)
+        if direct or not any(path in readers for path in self._stack):
+            readers.setdefault(self._stack[-1])
+        self._seen.add(span)
+        if direct:
+            self._fetch(span)
 
     def _kept(self) -> list[bool]:
         readers = {path for paths in self._log.reads.values() for path in paths}
@@ -195,17 +183,8 @@ class Recorder:
         self._log.segments.append(_Segment(len(self._log.borders) - 1, mark))
 
     def _fetch(self, span: Span) -> None:
-        with self._alone(), self._uncounted():
+        with self._watch.aside(), self._uncounted():
             self._bring(span)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep our own operations out of the record."""
-        before, self._busy = self._busy, True
-        try:
-            yield
-        finally:
-            self._busy = before
 
     @contextmanager
     def _uncounted(self) -> Iterator[None]:
@@ -214,60 +193,6 @@ class Recorder:
         segment.end = self._clock.timed_mark()
         yield
         self._log.segments.append(_Segment(segment.border, self._clock.timed_mark()))
-
-    @property
-    def busy(self) -> bool:
-        """True while our own operations run."""
-        return self._busy
-
-
-class _Functions(TorchFunctionMode):
-    """Sees calls before torch decides anything by the device of an argument."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self._recorder.busy and _reads(func):
-            for leaf in tree_iter((args, kwargs)):
-                if isinstance(leaf, nn.Parameter):
-                    self._recorder.saw(leaf)
-        return func(*args, **(kwargs or {}))
-
-    def is_on_top(self) -> bool:
-        stack = torch.overrides._get_current_function_mode_stack()
-        return bool(stack) and stack[-1] is self
-
-
-class _Operations(TorchDispatchMode):
-    """Sees every operation, whoever calls it."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._recorder = recorder
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self._recorder.busy:
-            for leaf in tree_iter((args, kwargs)):
-                if isinstance(leaf, torch.Tensor):
-                    self._recorder.saw(leaf)
-        output = func(*args, **(kwargs or {}))
-        if not self._recorder.busy:
-            self._recorder.live.note(output)
-        return output
-
-    def is_on_top(self) -> bool:
-        return _get_current_dispatch_mode() is self
-
-
-def _reads(func: Any) -> bool:
-    """Tell whether a call may read its arguments. Asking for the device counts: where a weight is decides where callers
-    put tensors, so whoever asks must hold it."""
-    name = getattr(func, "__name__", "")
-    if name in ("__get__", "__set__", "__delete__"):
-        return bool(getattr(func, "__self__", None) is torch.Tensor.device)
-    return name not in _HARMLESS
 
 
 def _count(keep: list[bool]) -> list[int]:

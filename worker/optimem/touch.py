@@ -6,12 +6,13 @@ current stream, so that nothing else needs to be ordered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from .device import Device
+from .held import Held, Piece
 from .masters import Masters, poison
 from .units import Span, aligned, storage_pointer
 
@@ -49,13 +50,16 @@ class Touched:
         source = self._masters.page([span])
         block = self._device.empty(source.numel())
         block.copy_(source, non_blocking=True)
+        self.moved += block.numel()
+        self._keep(span, block)
+
+    def _keep(self, span: Span, block: torch.Tensor) -> None:
         for weight in span.weights:
             weight.parameter.data = weight.view(block, 0)
         storage = block.untyped_storage()
         self._blocks[span] = block
         self._seen[storage.data_ptr()] = span, StorageWeakRef(storage)
         self.nbytes += block.numel()
-        self.moved += block.numel()
 
     def drop(self, spans: Iterable[Span]) -> None:
         """Let `spans` go, those of them that are here; their parameters look at the masters again."""
@@ -71,12 +75,28 @@ class Touched:
         """Let everything go."""
         self.drop(list(self._blocks))
 
-    def make_room(self, span: Span, budget: int, held: Callable[[Span], bool]) -> None:
-        """Drop the oldest spans that are not `held` until `span` fits into `budget` bytes, as far as that goes."""
+    def make_room(self, span: Span, budget: int, in_use: Callable[[Span], bool], retain: Collection[Span] = ()) -> None:
+        """Drop the oldest spans that are not `in_use` until `span` fits into `budget` bytes, as far as that goes; those to
+        `retain` after all others."""
         needed = self.nbytes + aligned(span.nbytes) - budget
-        for old in list(self._blocks):
-            if needed <= 0:
-                return
-            if not held(old):
+        if needed <= 0:
+            return
+        for old in sorted(self._blocks, key=lambda known: known in retain):
+            if needed > 0 and not in_use(old):
                 needed -= self._blocks[old].numel()
                 self.drop([old])
+
+    def adopt(self, held: Held, room: int) -> None:
+        """Take over what is on the device already, as much as fits into `room` bytes; `held` is emptied."""
+        for span in list(held):
+            block, at = held.pop(span)
+            size = aligned(span.nbytes)
+            if span not in self._blocks and self.nbytes + size <= room:
+                self._keep(span, block if block.numel() == size else self._device.empty(size).copy_(block[at:][:size]))
+
+    def let_go(self) -> Held:
+        """Hand over what is here; the parameters look at the masters again."""
+        held = {span: Piece(block, 0) for span, block in self._blocks.items()}
+        self._masters.return_home(self._blocks)
+        self._blocks, self.nbytes = {}, 0
+        return held

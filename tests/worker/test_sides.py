@@ -1,0 +1,135 @@
+"""Data crosses between CPU and device at the borders of runs, and nowhere else."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import models
+import optimem
+import simgpu
+from optimem.sides import Sides
+from same import bits
+
+CPU = torch.device("cpu")
+
+
+def crossings() -> int:
+    """Return how many copies between RAM and the device the host has waited for."""
+    return sum(simgpu.host_blocking_calls().values())
+
+
+class Residual(models.Stack):
+    """Sums around modules meet data of both sides."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        for layer in self.layers:
+            x = x + layer(x).relu_()
+        return torch.cat([x, x * 2])
+
+
+def test_a_side_is_entered_and_kept(card: torch.device) -> None:
+    sides = Sides({"a": card, "b": CPU}, CPU)
+    x = torch.ones(2)
+    assert sides.both
+    (moved,), _ = sides.enter("a", (x,), {})
+    assert moved.device == card
+    (same,), _ = sides.enter("no.weights", (moved,), {})
+    assert same is moved
+    assert sides.now == card
+    (back,), _ = sides.enter("b", (moved,), {})
+    assert back.device == CPU
+
+
+def test_what_a_module_holds_beside_weights_lies_where_its_children_compute(card: torch.device) -> None:
+    sides = Sides({"a.x": card, "a.y": card, "b.x": card, "b.y": CPU}, CPU)
+    assert [sides.around(path) for path in ("a", "a.x", "a.x.norm", "b", "c")] == [card, card, CPU, CPU, CPU]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_what_meets_comes_to_where_modules_compute_or_to_what_is_written(card: torch.device, written: bool) -> None:
+    here, there = torch.ones(2), torch.ones(2, device=card)
+    sides = Sides({"a": card, "b": CPU}, CPU)
+    sides.begin()
+    try:
+        sides.enter("a", (), {})
+        result = here.add_(there) if written else here + there
+        number = there * torch.tensor(2.0)
+    finally:
+        sides.end()
+    assert result.device == (CPU if written else card)
+    assert number.device == card
+    assert bits(result) == bits(torch.full((2,), 2.0))
+
+
+def test_a_weight_that_lies_elsewhere_is_gone_to(card: torch.device) -> None:
+    layer, x = nn.Linear(2, 2).to(card), torch.ones(1, 2)
+    sides = Sides({"a": card, "b": CPU}, CPU)
+    sides.begin()
+    try:
+        assert layer(x).device == card
+    finally:
+        sides.end()
+    with pytest.raises(RuntimeError, match="device"):
+        layer(x)
+
+
+@pytest.mark.parametrize("share", [25, 50, 75, 110])
+def test_a_chunk_is_entered_and_left_once(card: torch.device, share: int) -> None:
+    plain = nn.Sequential(*[layer for _ in range(12) for layer in (nn.Linear(256, 256), nn.ReLU())]).eval()
+    model = optimem.chunk(copy.deepcopy(plain), card, vram=f"{share}%")
+    x = torch.randn(256, 256)
+    with torch.no_grad():
+        for _ in range(6):
+            simgpu.reset_counters()
+            output = model(x)
+            assert output.device == CPU
+            assert bits(output) == bits(plain(x))
+    status = optimem.status(model)
+    assert status is not None
+    assert status.resident_pages > 0
+    assert crossings() == 2
+
+
+@pytest.mark.parametrize("attach", [optimem.chunk, optimem.fit])
+@pytest.mark.parametrize("share", [25, 50, 75])
+def test_sums_around_modules_are_right_on_two_sides(card: torch.device, share: int, attach: Any) -> None:
+    plain = Residual(12).eval()
+    model = attach(copy.deepcopy(plain), device=card, vram=f"{share}%")
+    with torch.no_grad():
+        for step in range(8):
+            x = models.rows() + step
+            assert bits(model(x)) == bits(plain(x))
+    optimem.detach(model)
+    assert bits(model(x)) == bits(plain(x))
+
+
+@pytest.mark.parametrize("attach", [optimem.page, optimem.chunk, optimem.fit])
+@pytest.mark.parametrize("wished", ["cpu", "sim"])
+def test_results_end_where_they_are_wished(card: torch.device, attach: Any, wished: str) -> None:
+    plain = models.Stack().eval()
+    model = attach(copy.deepcopy(plain), device=card, vram="60%", output_device=wished)
+    with torch.no_grad():
+        for _ in range(5):
+            output = model(models.rows())
+            assert output.device == (CPU if wished == "cpu" else card)
+            assert bits(output) == bits(plain(models.rows()))
+
+
+def test_a_mix_that_the_cpu_takes_part_in(card: torch.device) -> None:
+    """Large weights and few rows: the CPU is faster than the link."""
+    plain = nn.Sequential(*[nn.Linear(1024, 1024) for _ in range(12)]).eval()
+    model = optimem.fit(copy.deepcopy(plain), "30%", card)
+    x = torch.randn(1, 1024)
+    with torch.no_grad():
+        for _ in range(7):
+            output = model(x)
+            assert output.device == card
+            assert bits(output) == bits(plain(x))
+    status = optimem.status(model)
+    assert status is not None
+    assert status.resident_pages + status.streamed_pages < status.pages

@@ -1,0 +1,90 @@
+"""Where a forward runs while it is recorded: on the device with weights fetched on touch, or, in chunk mode, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import torch
+
+from .device import Device, HostClock
+from .masters import Masters
+from .recorder import Recorder
+from .sides import CPU
+from .touch import Touched
+from .units import Span
+
+Known = dict[Span, dict[str, None]]
+
+
+class Learner(Protocol):
+    """A place to record at. `clock` times what runs there, `home` is where its data lies."""
+
+    home: torch.device
+    clock: Device
+    touched: Touched
+    peak: int  # most device bytes that were seen, less what was in use before attaching
+
+    def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
+        """Return a recorder for the next outermost call, which may hold `budget` bytes of weights on the device, and gives
+        up those in `retain` last."""
+        ...
+
+    def end_step(self, recorder: Recorder) -> None:
+        """Note what the step that ends at the coming border has used."""
+        ...
+
+
+class OnDevice:
+    """Records on the device."""
+
+    def __init__(self, device: Device, masters: Masters, baseline: int) -> None:
+        self.home = device.torch
+        self.clock = device
+        self.touched = Touched(device, masters)
+        self.peak = 0
+        self._masters = masters
+        self._baseline = baseline
+
+    def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
+        def bring(span: Span) -> None:
+            if span not in self.touched:
+                self.end_step(recorder)
+                self._make_room(span, recorder, budget, retain)
+                self.touched.fetch(span)
+                self.clock.reset_peak()
+
+        recorder = Recorder(self.clock, self._lookup, bring, known)
+        self.clock.reset_peak()
+        return recorder
+
+    def end_step(self, recorder: Recorder) -> None:
+        peak = self.clock.peak() - self._baseline
+        self.peak = max(self.peak, peak)
+        recorder.size_of_step(max(0, peak - self.touched.nbytes))
+        self.clock.reset_peak()
+
+    def _make_room(self, span: Span, recorder: Recorder, budget: int, retain: Collection[Span]) -> None:
+        running, reads = set(recorder.stack), recorder.reads
+        self.touched.make_room(span, budget, lambda old: not running.isdisjoint(reads.get(old, ())), retain)
+
+    def _lookup(self, tensor: torch.Tensor) -> Span | None:
+        return self._masters.span_of(tensor) or self.touched.span_of(tensor)
+
+
+class OnCpu:
+    """Records on the CPU, by the host's time."""
+
+    def __init__(self, device: Device, masters: Masters, fixed_bytes: int) -> None:
+        self.home = CPU
+        self.clock: Device = HostClock(device)
+        self.touched = Touched(device, masters)
+        self.peak = 0
+        self._masters = masters
+        self._fixed_bytes = fixed_bytes
+
+    def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
+        return Recorder(self.clock, self._masters.span_of, lambda span: None, known)
+
+    def end_step(self, recorder: Recorder) -> None:
+        recorder.size_of_step(recorder.live.take_peak() + self._fixed_bytes)

@@ -1,0 +1,112 @@
+"""Where modules compute under a plan, and how data gets there.
+
+Data stays where it was computed until a module begins that computes elsewhere: at its entry its arguments change sides. So
+they cross only at the borders of runs of modules on one side. What happens between modules (a residual sum, a concatenation)
+may meet tensors of both sides; a function mode brings them together while a plan has two sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from . import moving
+
+CPU = torch.device("cpu")
+
+# Calls whose arguments may lie on different devices, as named by torch's function mode.
+_ACROSS = frozenset({"to", "copy_", "type_as", "set_", "__get__", "__set__", "__delete__"})
+_HIDDEN = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__ipow__"})
+
+
+class Sides:
+    """The side of every module that reads weights, by dotted path. `now` is the side of the one that began last."""
+
+    def __init__(self, of: Mapping[str, torch.device], start: torch.device) -> None:
+        self._of = of
+        self._start = start
+        self.now = start
+        self._mode = _Meeting(self) if len({start, *of.values()}) > 1 else None
+
+    @property
+    def both(self) -> bool:
+        """True where some modules compute on the CPU and some on the device."""
+        return self._mode is not None
+
+    def begin(self) -> None:
+        """Begin an outermost call, on the thread that makes it."""
+        self.now = self._start
+        if self._mode is not None:
+            self._mode.__enter__()  # type: ignore[no-untyped-call]
+
+    def end(self) -> None:
+        """End it, whatever has happened. Leaves modes that others have put on top in peace."""
+        if self._mode is not None and self._mode.is_on_top():
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def enter(self, path: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return the arguments where module `path` needs them: as they are if it reads no weights."""
+        side = self._of.get(path) if self._mode is not None else None
+        if side is None:
+            return args, kwargs
+        self.now = side
+        return moving.move(args, side), moving.move(kwargs, side)
+
+    def around(self, path: str) -> torch.device:
+        """Return the side for what module `path` holds beside weights: its own, else the one of all modules inside it,
+        else that on which forwards start."""
+        own = self._of.get(path)
+        inside = {side for name, side in self._of.items() if is_under(name, path)}
+        if own is not None:
+            return own
+        return inside.pop() if len(inside) == 1 else self._start
+
+
+def is_under(path: str, ancestor: str) -> bool:
+    """Tell whether `path` is `ancestor` or one of its descendants."""
+    return not ancestor or path == ancestor or path.startswith(ancestor + ".")
+
+
+class _Meeting(TorchFunctionMode):
+    """Brings the tensors of a call to one device where they lie on two."""
+
+    def __init__(self, sides: Sides) -> None:
+        super().__init__()
+        self._sides = sides
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name not in _ACROSS:
+            met = list(moving.tensors((args, kwargs)))
+            written = _written(name, met, kwargs)
+            if len({tensor.device for tensor in met if not _is_number(tensor)} | {tensor.device for tensor in written}) > 1:
+                place = self._place(met, written)
+                args, kwargs = moving.move(args, place), moving.move(kwargs, place)
+        return func(*args, **kwargs)
+
+    def is_on_top(self) -> bool:
+        stack = torch.overrides._get_current_function_mode_stack()
+        return bool(stack) and stack[-1] is self
+
+    def _place(self, met: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> torch.device:
+        """What is written to stays where it is, a weight too, and all else comes to where modules compute now."""
+        fixed = [*written, *(tensor for tensor in met if isinstance(tensor, nn.Parameter))]
+        return fixed[0].device if fixed else self._sides.now
+
+
+def _written(name: str, met: Sequence[torch.Tensor], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """Return what a call writes to."""
+    written = list(moving.tensors(kwargs.get("out")))
+    if met and (name in _HIDDEN or (name.endswith("_") and not name.endswith("__"))):
+        written.append(met[0])
+    return written
+
+
+def _is_number(tensor: torch.Tensor) -> bool:
+    """Tell whether torch takes `tensor` on any device: a number on the CPU."""
+    return tensor.dim() == 0 and tensor.device.type == "cpu"
