@@ -138,10 +138,10 @@ func TestAChunkIsTheRunThatSavesMostNotTheFirst(t *testing.T) {
 	}
 }
 
-func TestAChunkHasWhatIsHeldOnlyWithAllThatBeginsMeanwhile(t *testing.T) {
+func TestAChunkOfAllPagesLeavesNoneToTheCPUForWantOfAGain(t *testing.T) {
 	m := uniform(4, 1<<20, 10_000_000)
-	m.Units[1].Uses = []Use{{1, 2}}
-	for capacity, want := range map[Bytes][]int{1 << 20: {0}, 2 << 20: {1, 2}, 3 << 20: {0, 1, 2}, 4 << 20: {0, 1, 2, 3}} {
+	m.Steps[0].CPU, m.Steps[3].CPU = m.Steps[0].Compute, m.Steps[3].Compute
+	for capacity, want := range map[Bytes][]int{1 << 20: {1}, 3 << 20: {1, 2}, 4 << 20: {0, 1, 2, 3}} {
 		p := built(t, m, pcie, Options{Mode: ModeChunk, MaxCapacity: Capacity{Bytes: capacity}, VRAM: Share{MilliPercent: 100_000}})
 		if got := placements(p, Resident); !slices.Equal(got, want) {
 			t.Errorf("%v: pages %v are resident, not %v", capacity, got, want)

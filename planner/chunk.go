@@ -99,10 +99,9 @@ type tally struct {
 
 // A tallied is what a page adds to a run that has all pages before it.
 type tallied struct {
-	bytes  Bytes
-	read   Bytes  // in a lap, each unit as often as it is used
-	within span   // the pages that begin while it is held, and itself
-	terms  []term // that the run has with this page
+	bytes Bytes
+	read  Bytes  // in a lap, each unit as often as it is used
+	terms []term // that the run has with this page
 }
 
 // A term is added to the period if the run has the pages from this one on.
@@ -138,23 +137,15 @@ const usualTerms = 2 // of a page: of its block, and of its block with the one b
 
 // visit looks at all uses and returns for every step the pages that begin there.
 func (t *tally) visit(m Manifest, pages []draft) []span {
-	home := make([]span, len(m.Units))
+	begins := make([]span, len(m.Steps))
 	for i, d := range pages {
 		for _, u := range d.units {
-			home[u] = span{i, i + 1}
+			for _, use := range m.Units[u].Uses {
+				begins[use.First] = begins[use.First].and(span{i, i + 1})
+				t.pages[i].read += m.Units[u].Bytes
+			}
 		}
-	}
-	begins := make([]span, len(m.Steps))
-	all := visits(m.Units)
-	for _, v := range all {
-		page := &t.pages[home[v.of].from]
-		begins[v.First] = begins[v.First].and(home[v.of])
-		page.read += m.Units[v.of].Bytes
-		t.read += m.Units[v.of].Bytes
-		page.within = page.within.and(home[v.of])
-		for i := firstAfter(all, v.First); i < len(all) && all[i].First <= v.Last; i++ {
-			page.within = page.within.and(home[all[i].of])
-		}
+		t.read += t.pages[i].read
 	}
 	return begins
 }
@@ -174,30 +165,31 @@ func (t *tally) add(block span, time Nanoseconds) {
 	*terms = append(*terms, term{block.from, time})
 }
 
-// bestRun returns the run of pages within a capacity, from inclusive to exclusive, with the shortest forward; ties go to the
-// one with fewer bytes. A run has all pages that begin while one of its pages is held, so that activations need not cross back
-// to where that one is. Without times, before the recording, it is empty.
+// bestRun returns the run of pages within a capacity, from inclusive to exclusive, with the shortest forward. Ties go to the
+// run of all pages, with which activations meet nothing on the other side, then to the one with the fewest bytes. Without
+// times, before the recording, it is empty.
 func (t *tally) bestRun(capacity Bytes) (from, to int) {
 	shortest, fewest := t.takes(t.period, t.read), Bytes(0)
 	for start := 0; start < len(t.pages); start += 1 + len(t.pages)*len(t.pages)/runEffort {
-		period, read, size, needs := t.period, t.read, Bytes(0), 0
-		for i := start; i < len(t.pages); i++ {
+		period, read, size := t.period, t.read, Bytes(0)
+		for i := start; i < len(t.pages) && size+t.pages[i].bytes <= capacity; i++ {
 			page := &t.pages[i]
-			if size += page.bytes; size > capacity || page.within.from < start {
-				break
-			}
+			size += page.bytes
 			read -= page.read
-			needs = max(needs, page.within.to)
 			for _, term := range page.terms {
 				if term.from >= start {
 					period += term.adds
 				}
 			}
-			if period > shortest || needs > i+1 {
+			if period > shortest {
 				continue
 			}
-			if takes := t.takes(period, read); takes < shortest || takes == shortest && size < fewest {
+			all := i+1-start == len(t.pages)
+			if takes := t.takes(period, read); takes < shortest || takes == shortest && (size < fewest || all) {
 				shortest, fewest, from, to = takes, size, start, i+1
+				if all {
+					fewest = 0 // no other run that ties is better
+				}
 			}
 		}
 	}
