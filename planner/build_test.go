@@ -138,14 +138,21 @@ func TestAChunkIsTheRunThatSavesMostNotTheFirst(t *testing.T) {
 	}
 }
 
-func TestAChunkLeavesAloneWhatOthersRead(t *testing.T) {
-	m := uniform(4, 1<<20, 1_000_000)
-	m.Units[2].Readers = []string{"layers.2", ""}
-	p := built(t, m, pcie, Options{Mode: ModeChunk, MaxCapacity: Capacity{Bytes: 64 << 20}, VRAM: Share{MilliPercent: 100_000}})
-	for _, page := range p.Pages {
-		if slices.Contains(page.Units, 2) && page.Placement != OnCPU {
-			t.Errorf("got %+v", page)
+func TestAChunkOfAllPagesLeavesNoneToTheCPUForWantOfAGain(t *testing.T) {
+	m := uniform(4, 1<<20, 10_000_000)
+	m.Steps[0].CPU, m.Steps[3].CPU = m.Steps[0].Compute, m.Steps[3].Compute
+	for capacity, want := range map[Bytes][]int{1 << 20: {1}, 3 << 20: {1, 2}, 4 << 20: {0, 1, 2, 3}} {
+		p := built(t, m, pcie, Options{Mode: ModeChunk, MaxCapacity: Capacity{Bytes: capacity}, VRAM: Share{MilliPercent: 100_000}})
+		if got := placements(p, Resident); !slices.Equal(got, want) {
+			t.Errorf("%v: pages %v are resident, not %v", capacity, got, want)
 		}
+	}
+}
+
+func TestAChunkShrinksFromItsEnd(t *testing.T) {
+	p := built(t, uniform(8, 1<<20, 10_000_000), pcie, Options{Mode: ModeChunk, VRAM: Share{MilliPercent: 50_000}})
+	if !slices.Equal(p.Eviction, []int{3, 2, 1, 0}) {
+		t.Errorf("got %v", p.Eviction)
 	}
 }
 
@@ -307,14 +314,18 @@ func FuzzBuild(f *testing.F) {
 }
 
 func BenchmarkBuild(b *testing.B) {
-	for _, n := range []int{1000, 10_000} {
-		for name, m := range map[string]Manifest{"equal": uniform(n, 20<<20, 500_000), "mixed": mixed(n)} {
-			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					built(b, m, pcie, percent(40))
-				}
-			})
+	for _, mode := range []Mode{ModePage, ModeChunk} {
+		for _, n := range []int{1000, 10_000} {
+			for name, m := range map[string]Manifest{"equal": uniform(n, 20<<20, 500_000), "mixed": mixed(n)} {
+				b.Run(fmt.Sprintf("%s/%s/%d", mode, name, n), func(b *testing.B) {
+					o := percent(40)
+					o.Mode = mode
+					b.ReportAllocs()
+					for b.Loop() {
+						built(b, m, pcie, o)
+					}
+				})
+			}
 		}
 	}
 }

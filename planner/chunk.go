@@ -1,42 +1,12 @@
 package planner
 
-import "slices"
-
-// Into how many parts, at the least, weights are divided: coarsely, since activations cross once for a module, and ever finer,
-// since a part is on the device as a whole.
-var partsOfWeights = []int64{16, 64, 256, 1024}
-
-// chunk plans the mode chunk: one run of whole modules lives on the device, the CPU computes the rest. The run is the one
+// chunk plans the mode chunk: one run of neighbouring pages lives on the device, the CPU computes the rest. The run is the one
 // that saves the most time per forward within the capacity, what crosses between RAM and device counted. What the weights are
 // divided into does not depend on the capacity, so that more of it is never slower.
 func (b builder) chunk() (Plan, error) {
-	var best Plan
-	before := 0 // pages of the division before
-	for _, size := range b.layerSizes() {
-		pages := b.modules(size)
-		if best.Pages != nil && len(pages) == before {
-			continue
-		}
-		before = len(pages)
-		p, err := b.chunkOf(pages)
-		if err != nil {
-			return Plan{}, err
-		}
-		if best.Pages == nil || p.Period < best.Period {
-			best = p
-		}
-	}
-	if b.m.Recorded {
-		best.Bound = LPBound(b.m, b.machine, b.capacity(), false)
-		best.Fill, best.First = fill(b.m, best, b.machine)
-	}
-	return best, nil
-}
-
-// chunkOf plans for given pages.
-func (b builder) chunkOf(pages []wholeModule) (Plan, error) {
 	p := Plan{Mode: ModeChunk, Bottleneck: BoundUnknown}
-	from, to := b.bestRun(pages, b.capacity())
+	pages := b.neighbours()
+	from, to := newTally(b.m, b.machine, pages).bestRun(b.capacity())
 	for i, d := range pages {
 		page := Page{Units: d.units, Bytes: d.bytes, Placement: OnCPU}
 		if i >= from && i < to {
@@ -45,17 +15,32 @@ func (b builder) chunkOf(pages []wholeModule) (Plan, error) {
 		}
 		p.Pages = append(p.Pages, page)
 	}
-	p.Eviction = evictionOrder(p.Pages)
+	for i := to - 1; i >= from; i-- { // what is left is a run
+		p.Eviction = append(p.Eviction, i)
+	}
 	p.Pages = append(p.Pages, unreadOnCPU(b.m)...)
 	if !b.m.Recorded {
 		return p, nil
 	}
 	timeline, err := Evaluate(b.m, p, b.machine)
+	if err != nil {
+		return Plan{}, err
+	}
 	p.Period, p.Bottleneck = timeline.Period, BoundByCPU
 	if to-from == len(pages) {
 		p.Bottleneck = BoundByCompute
 	}
-	return p, err
+	p.Bound = LPBound(b.m, b.machine, b.capacity(), false)
+	p.Fill, p.First = fill(b.m, p, b.machine)
+	return p, nil
+}
+
+// neighbours are the pages that a run is made of, in the order of first use: single units, since a border costs the same
+// wherever it lies, or modules of the wished size.
+func (b builder) neighbours() []draft {
+	o := b.o
+	o.PagesAsGiven = o.PagesAsGiven || o.MaxLayerSize <= 0
+	return newGrouping(b.m, o).drafts()
 }
 
 // unreadOnCPU keeps what no forward reads where it is; before the recording that is everything.
@@ -65,60 +50,6 @@ func unreadOnCPU(m Manifest) []Page {
 		pages[0].Placement = OnCPU
 	}
 	return pages
-}
-
-// A wholeModule is a page of a chunk: all units of a module, closed if only modules inside it read them.
-type wholeModule struct {
-	draft
-	closed bool
-	read   Bytes // in a lap, each unit as often as it is used
-}
-
-// modules divides the model into whole modules: the recursion stops at modules of at most so many parameters.
-func (b builder) modules(layerSize int64) []wholeModule {
-	keys := moduleKeys(b.m.Units, layerSize)
-	index := map[string]int{}
-	var out []wholeModule
-	seen := make([]bool, len(b.m.Units))
-	for _, v := range visits(b.m.Units) {
-		at, known := index[keys[v.of]]
-		if !known {
-			at = len(out)
-			index[keys[v.of]] = at
-			out = append(out, wholeModule{closed: true})
-		}
-		out[at].uses = append(out[at].uses, v.Use)
-		out[at].read += b.m.Units[v.of].Bytes
-		if !seen[v.of] {
-			seen[v.of] = true
-			out[at].include(v.of, b.m.Units[v.of], keys[v.of])
-		}
-	}
-	return out
-}
-
-func (w *wholeModule) include(i int, u Unit, module string) {
-	w.units = append(w.units, i)
-	w.bytes += u.Bytes
-	for _, reader := range u.Readers {
-		w.closed = w.closed && under(reader, module)
-	}
-}
-
-// layerSizes are the numbers of parameters at which the recursion may stop: the wished one, or those of some divisions.
-func (b builder) layerSizes() []int64 {
-	if b.o.MaxLayerSize > 0 {
-		return []int64{b.o.MaxLayerSize}
-	}
-	var parameters int64
-	for _, u := range b.m.Units {
-		parameters += u.Parameters
-	}
-	var sizes []int64
-	for _, parts := range partsOfWeights {
-		sizes = append(sizes, max(1, parameters/parts))
-	}
-	return slices.Compact(sizes)
 }
 
 // capacity is how many bytes may live on the device: what the user allows, within the budget.
@@ -145,153 +76,132 @@ func (b builder) bytesOf(n int64) Bytes {
 	return Bytes(float64(b.m.Weights()) * (float64(n) / float64(parameters)))
 }
 
-// bestRun returns the run of neighbouring closed pages, from inclusive to exclusive, with the shortest forward; ties go to the
-// one with fewer bytes. Without times, before the recording, it is empty.
-func (b builder) bestRun(pages []wholeModule, capacity Bytes) (from, to int) {
-	t := newTally(b.m, b.machine, pages)
-	shortest, fewest := t.takes(), Bytes(0)
-	for start := 0; start < len(pages); start += 1 + len(pages)/mostStarts {
-		size, end := Bytes(0), start
-		for ; end < len(pages) && pages[end].closed && size+pages[end].bytes <= capacity; end++ {
-			size += pages[end].bytes
-			t.move(pages[end], 1)
-			if takes := t.takes(); takes < shortest || takes == shortest && size < fewest {
-				shortest, fewest, from, to = takes, size, start, end+1
+// A span is some neighbouring pages, from inclusive to exclusive.
+type span struct{ from, to int }
+
+func (s span) and(other span) span {
+	if s.to == 0 {
+		return other
+	}
+	return span{min(s.from, other.from), max(s.to, other.to)}
+}
+
+// A tally is how long a forward takes, as Evaluate has it, with any run of pages on the device. A lap is cut into blocks, one
+// for each step that begins uses, up to the next such step: it is on the device if all pages that begin there are. Activations
+// cross where neighbouring blocks differ: for each of both that is on the device, less twice if both are. So the period is
+// a sum of terms, each of which counts if the run has the pages of one block or of two.
+type tally struct {
+	period Nanoseconds // with all pages on the CPU
+	read   Bytes       // by the CPU then, in a lap
+	ram    Bytes       // bytes per second that the CPU reads; 0 is without limit
+	pages  []tallied
+}
+
+// A tallied is what a page adds to a run that has all pages before it.
+type tallied struct {
+	bytes Bytes
+	read  Bytes  // in a lap, each unit as often as it is used
+	terms []term // that the run has with this page
+}
+
+// A term is added to the period if the run has the pages from this one on.
+type term struct {
+	from int
+	adds Nanoseconds
+}
+
+func newTally(m Manifest, machine Machine, pages []draft) *tally {
+	t := &tally{ram: machine.Host.Rate, pages: make([]tallied, len(pages))}
+	terms := make([]term, usualTerms*len(pages)) // side by side, which is what makes bestRun fast
+	for i, d := range pages {
+		t.pages[i].bytes, t.pages[i].terms = d.bytes, terms[usualTerms*i:usualTerms*i:usualTerms*(i+1)]
+	}
+	begins := t.visit(m, pages)
+	block := span{0, len(pages) + 1} // in no run: the input is in RAM
+	for s, step := range m.Steps {
+		if begin := begins[s]; begin.to > 0 {
+			crossing := machine.crossing(step.Crossing)
+			t.add(block, crossing)
+			t.add(block.and(begin), -2*crossing)
+			t.add(begin, crossing)
+			block = begin
+		}
+		t.add(block, step.Compute-step.CPU)
+		t.period += step.CPU
+	}
+	t.add(block, machine.crossing(0))
+	return t
+}
+
+const usualTerms = 2 // of a page: of its block, and of its block with the one before
+
+// visit looks at all uses and returns for every step the pages that begin there.
+func (t *tally) visit(m Manifest, pages []draft) []span {
+	begins := make([]span, len(m.Steps))
+	for i, d := range pages {
+		for _, u := range d.units {
+			for _, use := range m.Units[u].Uses {
+				begins[use.First] = begins[use.First].and(span{i, i + 1})
+				t.pages[i].read += m.Units[u].Bytes
 			}
 		}
-		for _, page := range pages[start:end] {
-			t.move(page, -1)
+		t.read += t.pages[i].read
+	}
+	return begins
+}
+
+// add counts some time if the run has all pages of a block.
+func (t *tally) add(block span, time Nanoseconds) {
+	if block.to > len(t.pages) {
+		return
+	}
+	terms := &t.pages[block.to-1].terms
+	for i := range *terms {
+		if (*terms)[i].from == block.from {
+			(*terms)[i].adds += time
+			return
+		}
+	}
+	*terms = append(*terms, term{block.from, time})
+}
+
+// bestRun returns the run of pages within a capacity, from inclusive to exclusive, with the shortest forward. Ties go to the
+// run of all pages, with which activations meet nothing on the other side, then to the one with the fewest bytes. Without
+// times, before the recording, it is empty.
+func (t *tally) bestRun(capacity Bytes) (from, to int) {
+	shortest, fewest := t.takes(t.period, t.read), Bytes(0)
+	for start := 0; start < len(t.pages); start += 1 + len(t.pages)*len(t.pages)/runEffort {
+		period, read, size := t.period, t.read, Bytes(0)
+		for i := start; i < len(t.pages) && size+t.pages[i].bytes <= capacity; i++ {
+			page := &t.pages[i]
+			size += page.bytes
+			read -= page.read
+			for _, term := range page.terms {
+				if term.from >= start {
+					period += term.adds
+				}
+			}
+			if period > shortest {
+				continue
+			}
+			all := i+1-start == len(t.pages)
+			if takes := t.takes(period, read); takes < shortest || takes == shortest && (size < fewest || all) {
+				shortest, fewest, from, to = takes, size, start, i+1
+				if all {
+					fewest = 0 // no other run that ties is better
+				}
+			}
 		}
 	}
 	return from, to
 }
 
-const mostStarts = 1024 // of runs that are tried
+const runEffort = 1 << 27 // pages of runs that are looked at, some 5 ns each
 
-// A tally is how long a forward takes, as Evaluate has it, while pages come to the device and leave it.
-type tally struct {
-	m       Manifest
-	machine Machine
-	period  Nanoseconds
-	covered []int // per step, by calls of pages on the device
-	begun   []int // per step, uses that begin there of pages on the CPU
-	read    Bytes // that the CPU reads
-}
-
-// newTally has all pages on the CPU.
-func newTally(m Manifest, machine Machine, pages []wholeModule) *tally {
-	t := &tally{m: m, machine: machine, covered: make([]int, len(m.Steps)), begun: make([]int, len(m.Steps))}
-	for _, page := range pages {
-		t.read += page.read
-		for _, use := range page.uses {
-			t.begun[use.First]++
-		}
+// takes is a period, which is no shorter than the time in which RAM gives what the CPU reads.
+func (t *tally) takes(period Nanoseconds, read Bytes) Nanoseconds {
+	if t.ram <= 0 {
+		return period
 	}
-	for s := range m.Steps {
-		t.period += t.time(s)
-	}
-	return t
-}
-
-// move brings a page to the device (1) or back (-1), with one crossing into each of its calls and one out of it.
-func (t *tally) move(page wholeModule, by int) {
-	for _, call := range calls(page.uses) {
-		t.period += Nanoseconds(by) * crossings(t.m, t.machine, call)
-		for s := call.First; s <= call.Last; s++ {
-			t.change(s, by, 0)
-		}
-	}
-	for _, use := range page.uses {
-		t.change(use.First, 0, -by)
-	}
-	t.read -= Bytes(by) * page.read
-}
-
-// takes is the period, which is no shorter than the time in which RAM gives what the CPU reads.
-func (t *tally) takes() Nanoseconds {
-	if t.machine.Host.Rate <= 0 {
-		return t.period
-	}
-	return max(t.period, Link{0, t.machine.Host.Rate}.Transfer(t.read))
-}
-
-func (t *tally) change(s, covered, begun int) {
-	t.period -= t.time(s)
-	t.covered[s] += covered
-	t.begun[s] += begun
-	t.period += t.time(s)
-}
-
-func (t *tally) time(s int) Nanoseconds {
-	if t.covered[s] > 0 && t.begun[s] == 0 {
-		return t.m.Steps[s].Compute
-	}
-	return t.m.Steps[s].CPU
-}
-
-func crossings(m Manifest, machine Machine, call Use) Nanoseconds {
-	return crossingBefore(m, machine, call.First) + crossingBefore(m, machine, call.Last+1)
-}
-
-// crossingBefore is how long activations take to change sides before a step; 0 for the result, whose size is not known.
-func crossingBefore(m Manifest, machine Machine, step int) Nanoseconds {
-	if step == len(m.Steps) {
-		return 0
-	}
-	return machine.crossing(m.Steps[step].Crossing)
-}
-
-// calls merges the uses of one module's units, which are in order, into its calls: uses that are close belong to one.
-func calls(uses []Use) []Use {
-	var out []Use
-	for _, use := range uses {
-		if last := len(out) - 1; last >= 0 && use.First <= out[last].Last+gapWithin {
-			out[last].Last = max(out[last].Last, use.Last)
-			continue
-		}
-		out = append(out, use)
-	}
-	return out
-}
-
-// gapWithin is how many steps may lie between two reads of one call: functions between the layers of a module.
-const gapWithin = 2
-
-// chunkSides has the steps inside a call of a resident module on the device, unless a module that the CPU computes begins to
-// read there. Activations cross once into every such call and once out of it, also where another one follows.
-func chunkSides(m Manifest, p Plan, machine Machine) side {
-	out := side{onCPU: make([]bool, len(m.Steps)), crossing: make([]Nanoseconds, len(m.Steps)+1)}
-	reads := readSides(m, p)
-	for s := range out.onCPU {
-		out.onCPU[s] = true
-	}
-	for _, page := range p.Pages {
-		if page.Placement != Resident {
-			continue
-		}
-		for _, call := range calls(usesOf(m, page.Units)) {
-			out.crossing[call.First] += crossingBefore(m, machine, call.First)
-			out.crossing[call.Last+1] += crossingBefore(m, machine, call.Last+1)
-			for s := call.First; s <= call.Last; s++ {
-				out.onCPU[s] = reads != nil && reads[s] == left
-			}
-		}
-	}
-	out.crossing = out.crossing[:len(m.Steps)]
-	return out
-}
-
-func usesOf(m Manifest, units []int) []Use {
-	var all []visit
-	for _, i := range units {
-		for _, use := range m.Units[i].Uses {
-			all = append(all, visit{use, i})
-		}
-	}
-	sortVisits(all)
-	uses := make([]Use, len(all))
-	for i, v := range all {
-		uses[i] = v.Use
-	}
-	return uses
+	return max(period, Link{0, t.ram}.Transfer(read))
 }

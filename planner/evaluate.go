@@ -32,9 +32,9 @@ var ErrDeadlock = errors.New("the ring deadlocks")
 //	step end(s) = max(step end(s-1) + crossing(s), copy end of every k with first(k) = s) + compute(s)
 //	release(k)  = step end(last(k))
 //
-// Times of copies are rounded up to ns. Residents are there from the start. Steps that read a page of the CPU, and those
-// behind them that read nothing, take their time on the CPU, and activations cross where the side changes. In chunk mode
-// nothing is copied, and activations cross into every call of a resident module and out of it, also where another one follows.
+// Times of copies are rounded up to ns. Residents are there from the start. Steps that begin to read a page of the CPU, and
+// those behind them that begin to read nothing, take their time on the CPU, and activations cross where the side changes. A
+// forward starts and ends on the device, in the mode chunk in RAM.
 func Evaluate(m Manifest, p Plan, machine Machine) (Timeline, error) {
 	r := newRun(m, p, machine)
 	ends := make([]Nanoseconds, 0, mostLaps)

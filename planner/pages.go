@@ -3,7 +3,6 @@ package planner
 import (
 	"math"
 	"math/bits"
-	"strings"
 )
 
 // What a link is taken for where it was not measured: PCIe 3 x16 with pinned memory.
@@ -178,11 +177,6 @@ func prefixes(path string) []string {
 		}
 	}
 	return append(out, path)
-}
-
-// under tells whether path is module or something inside it.
-func under(path, module string) bool {
-	return path == module || strings.HasPrefix(path, module+".")
 }
 
 // unread is one page of all units that no forward reads, if there are any.

@@ -1,24 +1,25 @@
 package planner
 
+import "slices"
+
 // A side says which steps the CPU computes, and what it takes to change sides.
 type side struct {
 	onCPU    []bool        // per step; nil where the device computes all
 	crossing []Nanoseconds // per step, for activations to cross before it; nil likewise
-	back     Nanoseconds   // for the result to cross back to the device
+	back     Nanoseconds   // for the result to cross back to where the input was
 }
 
-// sideOf finds the side of every step: the CPU's where a page that it computes is read, that of the step before where
-// nothing is read. The input and the result are on the device.
+// sideOf finds the side of every step: the CPU's where uses of a page that it computes begin, the device's where only those of
+// others do, that of the step before where none begins. Activations stay on the side where they were computed until a step
+// needs them on the other. The input and the result are on the device, in the mode chunk in RAM.
 func sideOf(m Manifest, p Plan, machine Machine) side {
-	if p.Mode == ModeChunk {
-		return chunkSides(m, p, machine)
-	}
 	reads := readSides(m, p)
 	if reads == nil {
 		return side{}
 	}
 	s := side{onCPU: make([]bool, len(m.Steps)), crossing: make([]Nanoseconds, len(m.Steps))}
-	before := false
+	ends := p.Mode == ModeChunk
+	before := ends
 	for i, step := range m.Steps {
 		s.onCPU[i] = before
 		if reads[i] != away {
@@ -29,24 +30,20 @@ func sideOf(m Manifest, p Plan, machine Machine) side {
 		}
 		before = s.onCPU[i]
 	}
-	if before {
+	if before != ends {
 		s.back = machine.crossing(0)
 	}
 	return s
 }
 
 // readSides tells for every step whether it begins uses of pages of the CPU (left) or of others (stay), or of none (away);
-// nil where the CPU computes no page.
+// nil where all is on the device.
 func readSides(m Manifest, p Plan) []place {
-	var reads []place
-	for _, page := range p.Pages {
-		if page.Placement == OnCPU {
-			reads = make([]place, len(m.Steps))
-		}
-	}
-	if reads == nil {
+	onCPU := func(page Page) bool { return page.Placement == OnCPU }
+	if p.Mode != ModeChunk && !slices.ContainsFunc(p.Pages, onCPU) {
 		return nil
 	}
+	reads := make([]place, len(m.Steps))
 	for _, page := range p.Pages {
 		where := stay
 		if page.Placement == OnCPU {

@@ -9,6 +9,8 @@ Times are whole nanoseconds, sizes bytes, periods exact fractions. The recurrenc
 
 No ring with fixed offsets does better with the same residents: of copies that together exceed the arena two overlap, and the
 later of those waits for the earlier one.
+
+In chunk mode nothing is copied. What the CPU and the device compute adds up, with what crosses between them.
 """
 
 from __future__ import annotations
@@ -150,7 +152,7 @@ def _nearest(places: list[tuple[int, int]], k: int) -> int:
 def period(case: Case, resident: int, layout: Callable[[list[int], int], list[int]] = queue) -> Fraction | None:
     """Return the period with the units of the bit mask `resident` on the device for good; None where they do not fit or the
     arena deadlocks."""
-    arena = case.budget - sum(size for i, size in enumerate(case.sizes) if resident >> i & 1)
+    arena = case.budget - _size(case, resident)
     if arena < 0:
         return None
     ring = copies(case, resident)
@@ -246,7 +248,7 @@ def played(case: Case, answer: dict[str, Any]) -> Fraction | None:
     not there: a use without a copy, or a copy into bytes that may still be held."""
     assert all(len(page["units"]) == 1 for page in answer["pages"])
     units = [int(page["units"][0].removeprefix("layers.")) for page in answer["pages"]]
-    resident = sum(1 << units[i] for i, page in enumerate(answer["pages"]) if page["placement"] == "resident")
+    resident = residents(answer)
     told, laps = answer["copies"], answer.get("laps", 1)
     ring = copies(case, resident) * laps
     assert [(copy.unit, copy.first, copy.last) for copy in ring] == [(units[c["page"]], c["first"], c["last"]) for c in told]
@@ -281,6 +283,64 @@ def _anchored(case: Case, first: dict[int, list[int]], anchor: int) -> Fraction:
                 c = max(c, x)
         c += case.compute[step]
     return c
+
+
+# Chunk mode.
+
+
+@dataclass(frozen=True)
+class TwoSided(Case):
+    """A list of which the CPU may compute a part: ns of each step there, bytes of activations that pass where each step
+    begins, and the bytes per second that the CPU reads from RAM (0: without limit)."""
+
+    cpu: tuple[int, ...] = ()
+    crossing: tuple[int, ...] = ()
+    ram: int = 0
+
+    def request(self, **options: Any) -> dict[str, Any]:
+        """Return it as a request for a chunk of at most `budget` bytes."""
+        asked = super().request(**{"mode": "chunk", **options})
+        for step, ns, nbytes in zip(asked["manifest"]["steps"], self.cpu, self.crossing, strict=True):
+            step |= {"cpu_ns": ns, "crossing_bytes": nbytes}
+        if self.ram:
+            asked["machine"]["host"] = {"bytes_per_second": self.ram}
+        return asked
+
+
+def chunk_period(case: TwoSided, resident: int) -> int:
+    """Return how many ns a forward takes with the units of the bit mask `resident` on the device. Data starts and ends in
+    RAM; it is on the device from where only residents begin to be read to where another unit does."""
+    ns, on_device = 0, False
+    for step, (here, there, nbytes) in enumerate(zip(case.compute, case.cpu, case.crossing, strict=True)):
+        begun = [i for i, uses in enumerate(case.uses) if any(first == step for first, _ in uses)]
+        wanted = all(resident >> i & 1 for i in begun) if begun else on_device
+        if wanted != on_device:
+            ns += case.transfer(nbytes)
+        on_device = wanted
+        ns += here if on_device else there
+    if on_device:
+        ns += case.transfer(0)
+    read = sum(
+        size * len(uses) for i, (size, uses) in enumerate(zip(case.sizes, case.uses, strict=True)) if not resident >> i & 1
+    )
+    return max(ns, -(-read * 1_000_000_000 // case.ram)) if case.ram else ns
+
+
+def best_run(case: TwoSided) -> int:
+    """Return the shortest forward of all runs of units, in the order of their first uses, that fit."""
+    order = sorted((i for i, uses in enumerate(case.uses) if uses), key=lambda i: case.uses[i][0])
+    runs = {sum(1 << i for i in order[start:end]) for end in range(len(order) + 1) for start in range(end + 1)}
+    return min(chunk_period(case, run) for run in runs if _size(case, run) <= case.budget)
+
+
+def _size(case: Case, mask: int) -> int:
+    return sum(size for i, size in enumerate(case.sizes) if mask >> i & 1)
+
+
+def residents(answer: dict[str, Any]) -> int:
+    """Return the bit mask of an answer's resident units."""
+    pages = (page for page in answer["pages"] if page["placement"] == "resident")
+    return sum(1 << int(unit.removeprefix("layers.")) for page in pages for unit in page["units"])
 
 
 # The families.
@@ -348,6 +408,16 @@ def held(n: int, count: int, seed: int) -> Iterator[Case]:
         uses = [((i, i),) for i in range(n)]
         uses[middle] = ((middle - reach, middle + reach),)
         yield Case(tuple(sizes), tuple(uses), tuple(times), round(sum(sizes) * draw.uniform(0.4, 0.8)))
+
+
+def two_sided(case: Case, seed: int) -> TwoSided:
+    """Return a list as one of which the CPU may compute a part, more slowly, for any budget."""
+    draw = random.Random(f"two sides {case} {seed}")
+    cpu = tuple(round(ns * draw.choice([0.5, 1, 2, 5, 20])) for ns in case.compute)
+    crossing = tuple(draw.randrange(MIB) for _ in case.compute)
+    budget = round(sum(case.sizes) * draw.uniform(0.01, 1.1))
+    ram = draw.choice([0, RATE // 2, 4 * RATE])
+    return TwoSided(case.sizes, case.uses, case.compute, budget, case.latency, case.rate, cpu, crossing, ram)
 
 
 def _scaled(draw: random.Random, relative: list[float], times: list[float]) -> tuple[list[int], list[int]]:

@@ -85,6 +85,17 @@ def test_units_that_are_read_again_or_held_over_steps_are_planned_as_well(shape:
     assert_next_to_the_best(found)
 
 
+@settings(deadline=None)
+@given(st.sampled_from([*oracle.FAMILIES, "twice", "held"]), st.integers(5, 14), st.integers(0, 10_000))
+def test_a_chunk_is_the_best_of_all_runs_and_takes_as_long_as_it_says(family: str, n: int, seed: int) -> None:
+    cases = getattr(oracle, family)(n, 1, seed) if family in ("twice", "held") else oracle.cases(family, n, 1, seed)
+    case = oracle.two_sided(next(cases), seed)
+    answer = planned(case)
+    assert answer is not None
+    assert answer["bound_ns"] <= answer["period_ns"] == oracle.chunk_period(case, oracle.residents(answer))
+    assert answer["period_ns"] == oracle.best_run(case)
+
+
 # What holds of any plan.
 
 
