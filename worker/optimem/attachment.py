@@ -284,13 +284,14 @@ class Attachment:
         if self._learner.home != CPU:
             self._learner.touched.adopt(held, self._room)
         held.clear()
+        self._engine.rest(self._engine.home)
         self._measure_link()
         self._recorder = self._learner.recorder(self._known, self._room, self._retain)
         self._recorder.start()
 
     def _start_weighing(self) -> None:
         assert self._recording is not None
-        self._engine.rest_on_cpu()
+        self._engine.rest(CPU)
         self._weigher = StepTimer(HostClock(self.device), self._recording.borders)
 
     def _start_steady(self) -> None:

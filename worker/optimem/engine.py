@@ -92,7 +92,6 @@ class Engine:
             held = self._pager.close()
             self._pager = None
         self._sides = Sides({}, self.home)
-        self._place_fixed()
         return held
 
     def tied(self, *, every: bool) -> set[str]:
@@ -125,9 +124,9 @@ class Engine:
         """Tell whether the CPU computes what comes now."""
         return self._sides.now.type == "cpu"
 
-    def rest_on_cpu(self) -> None:
-        """Let the next outermost call compute on the CPU as if there were no plan."""
-        self._send(lambda path: CPU)
+    def rest(self, place: torch.device) -> None:
+        """Let the next outermost call compute at `place`, whatever the plan."""
+        self._send(lambda path: place)
 
     def touch(self, span: Span) -> None:
         """Bring a span for a reader that holds nothing, if it is not there."""
