@@ -151,6 +151,7 @@ class AsyncDevice(Device):
     def __init__(self, torch_device: torch.device) -> None:
         super().__init__(torch_device)
         self._copies = torch.Stream(torch_device)
+        self._index = self._copies.device_index  # by number, since torch looks a device up each time
 
     def fetch(self, target: torch.Tensor, source: torch.Tensor, after: Any = None) -> Any:
         if after is not None:
@@ -184,7 +185,7 @@ class AsyncDevice(Device):
         torch.accelerator.synchronize(self.torch)
 
     def _current(self) -> torch.Stream:
-        return torch.accelerator.current_stream(self.torch)
+        return torch.accelerator.current_stream(self._index)
 
 
 class SyncDevice(Device):

@@ -16,7 +16,7 @@ from typing import Any
 from .protocol import Copy
 
 
-@dataclass
+@dataclass(slots=True)
 class Turn:
     """One copy of one lap: `ready` is the mark of its end, `exits` how many readers have left the page since."""
 
@@ -32,6 +32,7 @@ class Ring:
 
     def __init__(self, copies: Sequence[Copy], laps: int, issue: Callable[[int, Any], Any]) -> None:
         self._copies = copies
+        self._after = [copy.after for copy in copies]
         self._per_lap = len(copies) // laps
         self._issue = issue
         self.restart()
@@ -49,15 +50,14 @@ class Ring:
 
     def issue_ahead(self) -> None:
         """Start every copy whose arena bytes are free or have a mark after which they will be."""
-        while self._copies and self._issued < self._freed + self._after(self._issued):
-            entry = self._issued % len(self._copies)
-            blocker = self._issued - self._after(self._issued)
-            after = self._freed_mark[blocker % len(self._copies)] if blocker >= 0 else None
-            turn = Turn(self._issued, entry, self._copies[entry].page)
-            turn.ready = self._issue(entry, after)
+        count, number = len(self._copies), self._issued
+        while count and number < self._freed + (distance := self._after[number % count]):
+            entry, blocker = number % count, number - distance
+            after = self._freed_mark[blocker % count] if blocker >= 0 else None
+            turn = Turn(number, entry, self._copies[entry].page, self._issue(entry, after))
             self._waiting[turn.page].append(turn)
             self._ahead.append(turn)
-            self._issued += 1
+            self._issued = number = number + 1
 
     def take(self, page: int, *, next_lap: bool) -> Turn | None:
         """Return the turn of `page` that comes next, None where none is on its way in this lap.
@@ -81,7 +81,8 @@ class Ring:
     def give_back(self, turn: Turn, mark: Any) -> None:
         """End `turn`: its bytes are free once `mark` has passed."""
         self._latest_mark = mark
-        self._end(turn.number)
+        self._over.add(turn.number)
+        self._advance()
 
     def end_lap(self) -> None:
         """End the lap: what was not taken in it is over. Turns in use must have been given back."""
@@ -97,15 +98,11 @@ class Ring:
         while self._ahead and self._ahead[0].number < number:
             skipped = self._ahead.popleft()
             self._waiting[skipped.page].popleft()
-            self._end(skipped.number)
+            self._over.add(skipped.number)
         # Copies of a lap that were never issued because the forward ended before their bytes came free.
         while self._issued < number and self._issued < self._lap_end():
             self._over.add(self._issued)
             self._issued += 1
-        self._advance()
-
-    def _end(self, number: int) -> None:
-        self._over.add(number)
         self._advance()
 
     def _advance(self) -> None:
@@ -113,9 +110,6 @@ class Ring:
             self._over.discard(self._freed)
             self._freed_mark[self._freed % len(self._copies)] = self._latest_mark
             self._freed += 1
-
-    def _after(self, number: int) -> int:
-        return self._copies[number % len(self._copies)].after
 
     def _lap_end(self) -> int:
         return (self._lap + 1) * self._per_lap
