@@ -166,6 +166,7 @@ def _attach(model: Model, device: torch.device | str | None, wish: Wish) -> Mode
         attachment = Attachment(model, found, wish)
         _attached[id(model)] = attachment
         weakref.finalize(attachment, attachment.session.close, "collected").atexit = False
+        weakref.finalize(attachment, found.settle).atexit = False  # copies into its bytes end before these are free
     return model
 
 
