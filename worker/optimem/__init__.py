@@ -210,6 +210,7 @@ def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits:
         attachment = Attachment(model, found, wish, habits)
         _attached[id(model)] = attachment
         weakref.finalize(attachment, attachment.session.close, "collected").atexit = False
+        weakref.finalize(attachment, found.settle).atexit = False  # copies into its bytes end before these are free
     return model
 
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from .compiled import forget_graphs, outside_graphs
 from .errors import OptimemError
 
 Enter = Callable[[str, tuple[Any, ...], dict[str, Any], FrameType], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
@@ -40,6 +41,7 @@ class _EnterHook(_Hook):
         super().__init__(path)
         self._enter = enter
 
+    @outside_graphs
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._enter(self.path, args, kwargs, sys._getframe(1))
 
@@ -49,6 +51,7 @@ class _LeaveHook(_Hook):
         super().__init__(path)
         self._leave = leave
 
+    @outside_graphs
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         return self._leave(self.path, output)
 
@@ -60,6 +63,7 @@ class _LoadHook(_Hook):
         super().__init__(path)
         self._settle = settle
 
+    @outside_graphs
     def __call__(self, *arguments: Any) -> None:
         self._settle()
 
@@ -97,6 +101,8 @@ class Ties:
 
     def set(self, paths: set[str]) -> None:
         """Tie the modules at `paths`, and only those."""
+        if paths != self._handles.keys():
+            forget_graphs()
         for path in self._handles.keys() - paths:
             for handle in self._handles.pop(path):
                 handle.remove()
