@@ -29,6 +29,7 @@ from .masters import Masters
 from .meter import Meter
 from .recorder import Recorder, Recording
 from .session import Session
+from .strays import explain
 from .units import Unit, by_owner, by_reading, storage_pointer, take_stock
 
 log = logging.getLogger("optimem")
@@ -97,6 +98,7 @@ class Attachment:
         self._link = Link(0, 0)
         self._inside = self._refused = self._through_root = self._shrunk = False
         self._error_at_entry: BaseException | None = None
+        self._strayed_at: str | None = None  # where the call to be recorded begins; None for any
         self._forwards = self._misses = self._peak = 0
         self._owed = 0  # device bytes that the controller wants back
         self._reported = 0.0
@@ -229,7 +231,8 @@ class Attachment:
         if torch.is_grad_enabled():
             self._freeze()
         args, kwargs = moving.move(args, self._engine.home), moving.move(kwargs, self._engine.home)
-        if self._state is State.LEARNING:
+        if self._state is State.LEARNING and self._strayed_at in (None, path):
+            self._ties.set(self._ties.paths)
             self._recorder = self._engine.record(self._known, self._plan.budget_bytes)
             self._recorder.start()
         else:
@@ -240,7 +243,10 @@ class Attachment:
         return args, kwargs
 
     def _end(self, path: str, output: Any) -> Any:
-        failed = sys.exc_info()[1] is not self._error_at_entry
+        error = sys.exc_info()[1]
+        failed = error is not self._error_at_entry
+        if failed and self._recorder is None and explain(error):
+            self._recordings = 0  # an unforeseen reader must be learnt, however many have been
         self._inside, self._error_at_entry = False, None
         output = self._own_copies(output)
         self._thaw()
@@ -334,8 +340,7 @@ class Attachment:
         strayed = failed or self._engine.misses > self._misses
         self._misses = self._engine.misses
         if strayed and not self._shrunk and self._recordings < _RECORDINGS and not self.session.lost:
-            self._state = State.LEARNING
-            self._ties.set(self._ties.paths)
+            self._state, self._strayed_at = State.LEARNING, path
 
     def _stalls_by_page(self) -> list[int]:
         stalls = [0] * len(self._plan.pages)
