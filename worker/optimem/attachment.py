@@ -33,6 +33,7 @@ from .recorder import Recorder, Recording
 from .session import Session
 from .shortage import Retry, Shortage
 from .sides import CPU
+from .strays import explain
 from .units import Span, Unit, by_owner, by_reading, storage_pointer, take_stock
 from .watch import Watch
 
@@ -119,6 +120,7 @@ class Attachment:
         self._shortage: Shortage | None = None  # what the next forward must be spared
         self._inside = self._refused = self._through_root = self._shrunk = False
         self._error_at_entry: BaseException | None = None
+        self._strayed_at: str | None = None  # where the call to be recorded begins; None for any
         self._forwards = self._misses = self._peak = 0
         self._owed = 0  # device bytes that the controller wants back
         self._reported = 0.0
@@ -270,7 +272,7 @@ class Attachment:
             self._freeze()
         start = CPU if self._state is State.WEIGHING else self._engine.home
         args, kwargs = moving.move(args, start), moving.move(kwargs, start)
-        if self._state is State.LEARNING:
+        if self._state is State.LEARNING and self._strayed_at in (None, path):
             self._start_recording()
         elif self._state is State.WEIGHING:
             self._start_weighing()
@@ -280,6 +282,7 @@ class Attachment:
         return args, kwargs
 
     def _start_recording(self) -> None:
+        self._ties.set(self._ties.paths)
         held = self._engine.let_go() | self._learner.touched.let_go()
         if self._learner.home != CPU:
             self._learner.touched.adopt(held, self._room)
@@ -305,6 +308,8 @@ class Attachment:
     def _end(self, path: str, output: Any) -> Any:
         error = sys.exc_info()[1]
         failed = error is not self._error_at_entry
+        if failed and self._recorder is None and explain(error):
+            self._recordings = 0  # an unforeseen reader must be learnt, however many have been
         self._inside, self._error_at_entry = False, None
         self._stop_watching()
         output = self._own_copies(output)
@@ -446,8 +451,7 @@ class Attachment:
         strayed = failed or self._engine.misses > self._misses
         self._misses = self._engine.misses
         if strayed and not self._shrunk and self._recordings < _RECORDINGS and not self.session.lost:
-            self._state = State.LEARNING
-            self._ties.set(self._ties.paths)
+            self._state, self._strayed_at = State.LEARNING, path
 
     def _correct(self, steps: Steps) -> None:
         """Take in what steps took on the side on which they ran."""

@@ -88,9 +88,9 @@ class Ties:
     @property
     def entrances(self) -> set[str]:
         """Paths at which a call may begin that does not come through the root's forward, as in `vae.decode(z)`: modules
-        with children, and what the root holds directly or in lists."""
+        with children, and what is held directly or in lists by the root or by modules with methods of their own."""
         found = {path for path, module in self._modules.items() if next(module.children(), None) is not None}
-        lists = {path for path in found if not path or isinstance(self._modules[path], (nn.ModuleList, nn.ModuleDict))}
+        lists = {path for path in found if not path or _has_ways_in(self._modules[path])}
         return found | {path for path in self._modules if path.rpartition(".")[0] in lists}
 
     def untie(self) -> None:
@@ -112,3 +112,17 @@ class Ties:
                 module.register_forward_pre_hook(_EnterHook(path, self._enter), prepend=True, with_kwargs=True),
                 module.register_forward_hook(_LeaveHook(path, self._leave), always_call=True),
             )
+
+
+def _has_ways_in(module: nn.Module) -> bool:
+    """Tell whether the children of `module` may be called without its forward: it is a list, or its class has methods of
+    its own that anybody may call."""
+    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return True
+    classes = [kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch.nn.")]
+    return any(
+        callable(method) and not name.startswith("_") and name != "forward"
+        for kind in classes
+        if issubclass(kind, nn.Module)
+        for name, method in vars(kind).items()
+    )
