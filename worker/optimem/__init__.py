@@ -165,7 +165,6 @@ def _attach(model: Model, device: torch.device | str | None, wish: Wish) -> Mode
     if not found.computes_in_ram:
         attachment = Attachment(model, found, wish)
         _attached[id(model)] = attachment
-        weakref.finalize(attachment, attachment.session.close, "collected").atexit = False
     return model
 
 

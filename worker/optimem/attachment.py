@@ -11,8 +11,10 @@ import enum
 import logging
 import sys
 import time
+import weakref
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, GeneratorType
 from typing import Any
 
 import torch
@@ -22,13 +24,16 @@ from . import describe, moving, protocol
 from .calibrate import Link
 from .device import Device
 from .engine import ChunkEngine, Engine, Known, PageEngine
-from .errors import BadInput, ControllerError
+from .errors import BadInput, ControllerError, OptimemError
+from .fixed import PackedTies, kept, send, send_home
 from .gate import Gate
 from .hooks import Ties
+from .lending import Loan
 from .masters import Masters
 from .meter import Meter
 from .recorder import Recorder, Recording
 from .session import Session
+from .shape import Shape
 from .units import Unit, by_owner, by_reading, storage_pointer, take_stock
 
 log = logging.getLogger("optimem")
@@ -69,6 +74,7 @@ class Status:
     misses: int
     pinned_bytes: int
     controller: str  # "connected" or "gone"
+    kept: tuple[str, ...]  # what is not paged, or held through whole forwards: "norm.count: a buffer, may be written to"
 
 
 class Attachment:
@@ -79,6 +85,13 @@ class Attachment:
         self._model = model
         self.device = device
         self.wish = wish
+        self._gate = Gate()
+        self._attach()
+
+    def _attach(self) -> None:
+        """Tie to the model as it is now. Raises BadInput or ControllerError before anything is touched."""
+        model, device, wish = self._model, self.device, self.wish
+        self._shape = Shape(model)
         self._inventory = take_stock(model)
         self._weights = [weight for span in self._inventory.spans for weight in span.weights]
         self._baseline = device.allocated()
@@ -87,7 +100,6 @@ class Attachment:
         self._told: tuple[protocol.Manifest, protocol.Measured | None] = (registered, None)
         self._plan = self._first_plan()
         self._state = State.LEARNING
-        self._gate = Gate()
         self._units: list[Unit] = []
         self._own = {unit.spans[0].owner: list(unit.spans) for unit in by_owner(self._inventory.spans)}
         self._known: Known = {}
@@ -101,14 +113,17 @@ class Attachment:
         self._owed = 0  # device bytes that the controller wants back
         self._reported = 0.0
         self._frozen: list[nn.Parameter] = []
+        self._loan = Loan()
         self._masters = Masters(device, self._inventory.spans)
         self._engine = self._make_engine()
         self._meter = Meter(self._engine.clock)
         self._places, self._versions = self._fingerprint()
         self._ties = Ties(model, self._enter, self._leave, device.settle)
+        self._packed_ties = PackedTies(model)
         self._entrances = self._ties.entrances if wish.mode == "page" else {""}
         self._timed: set[str] = set()  # modules whose borders are those of the recording
         self._ties.set(self._ties.paths)
+        weakref.finalize(self, self.session.close, "collected").atexit = False
 
     def detach(self) -> None:
         """Untie, and leave the model as it was found, on the CPU. Idempotent."""
@@ -117,7 +132,9 @@ class Attachment:
         self.report()
         self._state = State.DETACHED
         self._ties.untie()
+        self._packed_ties.untie()
         self._engine.close()
+        send_home(self._model)
         self._masters.leave()
         self._thaw()
         self.session.close("detached")
@@ -146,6 +163,7 @@ class Attachment:
             misses=self._engine.misses,
             pinned_bytes=self._masters.pinned_bytes,
             controller="gone" if self.session.lost else "connected",
+            kept=(*kept(self._inventory, self._model), *_held_throughout(self._units, self._recording)),
         )
 
     def told(self) -> tuple[protocol.Manifest, protocol.Measured | None]:
@@ -192,6 +210,8 @@ class Attachment:
 
     def _leave(self, path: str, output: Any) -> Any:
         """Return what replaces the output, None where nothing does. Called after an exception too."""
+        if output is None and not self._gate.mine():
+            return None  # the gate has refused this thread
         outermost = self._gate.depth == 1
         result = output
         try:
@@ -223,12 +243,17 @@ class Attachment:
         self._refused = True  # until all is well; the exit hook runs in any case
         self._error_at_entry = sys.exc_info()[1]
         self._refuse_bad_call(args, kwargs)
+        if self._shape.changed():
+            self._attach_again()
         self._check_masters()
         self._adopt_new_plan()
         self._through_root = not path
         if torch.is_grad_enabled():
             self._freeze()
-        args, kwargs = moving.move(args, self._engine.home), moving.move(kwargs, self._engine.home)
+        if self._engine.home.type != "cpu":
+            send(self._shape.new_buffers(), self._engine.home)
+        self._loan = Loan()
+        args, kwargs = self._loan.bring((args, kwargs), self._engine.home)
         if self._state is State.LEARNING:
             self._recorder = self._engine.record(self._known, self._plan.budget_bytes)
             self._recorder.start()
@@ -242,7 +267,10 @@ class Attachment:
     def _end(self, path: str, output: Any) -> Any:
         failed = sys.exc_info()[1] is not self._error_at_entry
         self._inside, self._error_at_entry = False, None
+        self._loan.give_back()
         output = self._own_copies(output)
+        if isinstance(output, GeneratorType):
+            output = self._resumed(output)
         self._thaw()
         if not failed:
             self._forwards += 1
@@ -262,7 +290,52 @@ class Attachment:
             self._engine.end_recording()
         self._meter.end(failed=True)
         self._engine.finish(lap=True)
+        self._loan.give_back()
         self._thaw()
+
+    def _resumed(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Run each step of a generator that the model returned as a call of its own, in which weights are fetched on touch,
+        for it goes on when the forward is over. The next forward is recorded again."""
+        sent = None
+        while True:
+            self._resume(sys._getframe())
+            try:
+                item = generator.send(sent)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self._suspend()
+            sent = yield item
+
+    def _resume(self, frame: FrameType) -> None:
+        self._gate.enter(frame, look_for_stale=True)
+        if self._state is State.DETACHED:
+            return
+        self._state = State.LEARNING
+        self._ties.set(self._ties.paths)
+        self._begin("", (), {})
+        assert self._recorder is not None
+        self._recorder.enter("", self._own.get("", []), ())
+
+    def _suspend(self) -> None:
+        self._inside = False
+        if self._recorder is not None:
+            self._end_recording(failed=True)
+        self._thaw()
+        self._gate.leave()
+
+    def _attach_again(self) -> None:
+        """Modules or parameters were added, removed or replaced: begin anew with what the model is made of now."""
+        log.info("optimem: the model has changed; it is attached and recorded again")
+        take_stock(self._model)  # raises before anything is let go
+        error, forwards = self._error_at_entry, self._forwards
+        self.detach()
+        try:
+            self._attach()
+        except OptimemError as refusal:
+            why = f"the model has changed since it was attached, and is detached now: {refusal}"
+            raise type(refusal)(why) from refusal
+        self._refused, self._error_at_entry, self._forwards = True, error, forwards
 
     # Learning.
 
@@ -363,8 +436,10 @@ class Attachment:
     # What callers may do.
 
     def _refuse_bad_call(self, args: Any, kwargs: Any) -> None:
-        if self._model.training:
-            raise BadInput("the model is in training mode; call model.eval() first: Optimem runs inference only")
+        training = self._shape.in_training()
+        if training is not None:
+            which = "the model" if training is self._model else f"a {type(training).__name__} in the model"
+            raise BadInput(f"{which} is in training mode; call model.eval() first: Optimem runs inference only")
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in moving.tensors((args, kwargs))):
             raise BadInput(
                 "an input requires grad, but Optimem runs inference only; "
@@ -409,6 +484,17 @@ class Attachment:
             if storage_pointer(tensor) in ours
         }
         return moving.substitute(output, copies) if copies else output
+
+
+def _held_throughout(units: Sequence[Unit], recording: Recording | None) -> Iterator[str]:
+    """Say which weights are held from a forward's first step to its last, where there is more than one."""
+    for unit in units:
+        if recording is not None and recording.steps > 1 and unit.uses == ((0, recording.steps - 1),):
+            yield f"{unit.path}: held through the whole forward, read by {', '.join(map(_word, unit.readers))}"
+
+
+def _word(path: str) -> str:
+    return path or "the model itself"
 
 
 def _version(parameter: nn.Parameter) -> int:

@@ -11,16 +11,17 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from . import moving
+from . import fixed, moving
 from .calibrate import Link, measure_crossings, measure_link
 from .device import Device, HostClock
 from .islands import enclosed, find_islands, is_under
+from .lending import Loan
 from .masters import Masters
 from .pager import Pager
 from .protocol import Plan
 from .recorder import Recorder, Recording
 from .touch import Touched
-from .units import Inventory, Span, Unit, aligned
+from .units import Inventory, Span, Unit, aligned, is_plain
 
 Known = dict[Span, dict[str, None]]
 
@@ -126,7 +127,7 @@ class PageEngine:
         self._pager: Pager | None = None
         self._before = (0, 0)
         self.peak = 0
-        _send(self._fixed, self.home)
+        fixed.send(self._fixed, self.home)
 
     @property
     def moved(self) -> int:
@@ -215,7 +216,7 @@ class PageEngine:
     def close(self) -> None:
         self.end_recording()
         self._close_pager()
-        _send(self._fixed, torch.device("cpu"))
+        fixed.send(self._fixed, torch.device("cpu"))
 
     def island_times(self) -> list[int]:
         return []
@@ -247,7 +248,7 @@ class ChunkEngine:
         self._looks: dict[str, list[tuple[nn.Parameter, torch.Tensor]]] = {}
         self._spans: dict[str, list[Span]] = {}
         self._fixed: list[torch.Tensor] = []
-        self._entered: dict[str, list[int]] = {}
+        self._entered: dict[str, list[tuple[int, Loan]]] = {}
         self._times: dict[str, int] = {}
         self._recording: Recording | None = None
 
@@ -276,7 +277,7 @@ class ChunkEngine:
         for path in islands:
             self._looks.setdefault(path, [])
             self._fixed.extend(_buffers(self._model.get_submodule(path)))
-        _send(self._fixed, self._device.torch)
+        fixed.send(self._fixed, self._device.torch)
 
     def tied(self, *, every: bool) -> set[str]:
         return set(self._looks)
@@ -290,8 +291,9 @@ class ChunkEngine:
             return args, kwargs, None
         for parameter, view in look:
             parameter.data = view
-        args, kwargs = moving.move(args, self._device.torch), moving.move(kwargs, self._device.torch)
-        self._entered.setdefault(path, []).append(self._device.now_ns())
+        loan = Loan()
+        args, kwargs = loan.bring((args, kwargs), self._device.torch)
+        self._entered.setdefault(path, []).append((self._device.now_ns(), loan))
         return args, kwargs, None
 
     def leave(self, path: str, output: Any) -> Any:
@@ -300,7 +302,9 @@ class ChunkEngine:
         entered = self._entered.get(path)
         if entered:
             self._device.settle()  # what crosses is counted apart, and would wait for the device anyway
-            self._times[path] = self._device.now_ns() - entered.pop()
+            began, loan = entered.pop()
+            self._times[path] = self._device.now_ns() - began
+            loan.give_back(self.home)
         output = moving.move(output, self.home)
         if not entered:
             self._masters.return_home(self._spans.get(path, ()))
@@ -325,7 +329,7 @@ class ChunkEngine:
         spans = self._spans.pop(path, [])
         self._masters.return_home(spans)
         del self._looks[path]
-        _send(_buffers(self._model.get_submodule(path)), self.home)
+        fixed.send(_buffers(self._model.get_submodule(path)), self.home)
         return sum(self._blocks.pop(span).numel() for span in spans)
 
     def refresh(self) -> None:
@@ -357,20 +361,13 @@ class ChunkEngine:
         self._device.settle()
         self.finish(lap=True)
         self._looks, self._spans, self._blocks, self._times = {}, {}, {}, {}
-        _send(self._fixed, self.home)
+        fixed.send(self._fixed, self.home)
         self._fixed = []
         self._device.give_back()
 
 
-def _send(tensors: Sequence[torch.Tensor], device: torch.device) -> None:
-    """Move tensors that stay themselves: buffers and parameters of classes of their own."""
-    with torch.inference_mode(False), torch.no_grad():
-        for tensor in tensors:
-            tensor.data = tensor.data.to(device)
-
-
 def _buffers(module: nn.Module) -> list[torch.Tensor]:
-    return list(module.buffers())
+    return [*module.buffers(), *(parameter for parameter in module.parameters() if not is_plain(parameter))]
 
 
 def _shared_out(recording: Recording, times: dict[str, int]) -> list[int]:
