@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
@@ -71,7 +73,7 @@ def test_a_page_of_the_slab_must_be_of_neighbours() -> None:
 def unit(path: str, *readers: str) -> Unit:
     """Return a unit of `path` read by `readers`."""
     spans = tuple(span for span in take_stock(nn.ModuleDict({"x": nn.Linear(1, 1)}).eval()).spans)
-    return Unit(path, "Linear", tuple(type(span)(path, "Linear", 4, 0, span.weights) for span in spans), readers, ((0, 0),))
+    return Unit(path, "Linear", tuple(dataclasses.replace(span, owner=path) for span in spans), readers, ((0, 0),))
 
 
 def test_islands_are_topmost_and_closed() -> None:
