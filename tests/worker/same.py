@@ -61,7 +61,7 @@ def found(model: nn.Module) -> dict[str, Any]:
         for path, module in model.named_modules(remove_duplicate=False)
         for name, held in _attributes(module).items()
     }
-    return {**parameters, **modules, "keys": list(model.state_dict())}
+    return {**parameters, **modules, "keys": list(model.state_dict(keep_vars=True))}
 
 
 def _attributes(thing: object) -> dict[str, Any]:

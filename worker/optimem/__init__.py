@@ -144,8 +144,13 @@ def detach(model: Model) -> Model:
 
 def status(model: nn.Module) -> Status | None:
     """Say how an attached model stands; None for one that is not attached."""
-    attachment = _attached.get(id(model))
+    attachment = _find(model)
     return attachment.status() if attachment is not None else None
+
+
+def _find(model: nn.Module) -> Attachment | None:
+    attachment = _attached.get(id(model))
+    return None if attachment is None or attachment.detached else attachment
 
 
 @atexit.register
@@ -158,7 +163,7 @@ def _farewell() -> None:
 
 def _attach(model: Model, device: torch.device | str | None, wish: Wish) -> Model:
     found = open_device(device)
-    before = _attached.get(id(model))
+    before = _find(model)
     if before is not None and before.wish == wish and before.device.torch == found.torch:
         return model
     detach(model)
@@ -172,7 +177,7 @@ def _known(
     model: nn.Module, device: torch.device | str | None, wish: Wish, inputs: Any
 ) -> tuple[protocol.Manifest, protocol.Measured | None]:
     """Return what is known of `model`, or can be learnt of it without changing it."""
-    attachment = _attached.get(id(model))
+    attachment = _find(model)
     if attachment is None and inputs is not None:
         seen_by = "page" if wish.mode == "auto" else wish.mode  # what computes on the device is timed there
         return rehearse(model, open_device(device), dataclasses.replace(wish, mode=seen_by), inputs)
@@ -195,7 +200,7 @@ def _known(
 
 
 def _device_of(model: nn.Module, device: torch.device | str | None) -> Device:
-    attachment = _attached.get(id(model))
+    attachment = _find(model)
     return attachment.device if attachment is not None else open_device(device)
 
 

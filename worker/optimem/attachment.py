@@ -34,7 +34,7 @@ from .meter import Meter
 from .recorder import Recorder, Recording
 from .session import Session
 from .shape import Shape
-from .units import Unit, by_owner, by_reading, storage_pointer, take_stock
+from .units import Unit, by_owner, by_reading, holds_no_numbers, storage_pointer, take_stock
 
 log = logging.getLogger("optimem")
 
@@ -138,6 +138,11 @@ class Attachment:
         self._masters.leave()
         self._thaw()
         self.session.close("detached")
+
+    @property
+    def detached(self) -> bool:
+        """True once nothing ties to the model any more."""
+        return self._state is State.DETACHED
 
     def status(self) -> Status:
         """Say how things stand."""
@@ -438,8 +443,10 @@ class Attachment:
     def _refuse_bad_call(self, args: Any, kwargs: Any) -> None:
         training = self._shape.in_training()
         if training is not None:
-            which = "the model" if training is self._model else f"a {type(training).__name__} in the model"
-            raise BadInput(f"{which} is in training mode; call model.eval() first: Optimem runs inference only")
+            where = f" (its module {training} is)" if training else ""
+            raise BadInput(f"the model is in training mode{where}; call model.eval() first: Optimem runs inference only")
+        if any(map(holds_no_numbers, moving.tensors((args, kwargs)))):
+            raise BadInput("an input is a meta or fake tensor and holds no numbers; call optimem.detach(model) to use such")
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in moving.tensors((args, kwargs))):
             raise BadInput(
                 "an input requires grad, but Optimem runs inference only; "

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from .errors import BadInput
 
@@ -138,13 +140,14 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
                 continue
             full = _join(path, name)
             names[id(parameter)] = full
-            _refuse_unusable(full, parameter, loaded=loaded)
+            _refuse_unusable(f"parameter {full}", parameter, loaded=loaded)
             if is_plain(parameter):
                 plain.append((path, module, full, parameter))
             else:
                 fixed[id(parameter)] = full, parameter
         for name, buffer in module._buffers.items():
             if buffer is not None:
+                _refuse_unusable(f"buffer {_join(path, name)}", buffer, loaded=loaded)
                 fixed.setdefault(id(buffer), (_join(path, name), buffer))
     fixed_names, tensors = zip(*fixed.values(), strict=True) if fixed else ((), ())
     return Inventory(tuple(spans_of(plain)), tensors, fixed_names, names)
@@ -268,12 +271,16 @@ def _refuse_training(model: nn.Module) -> None:
             )
 
 
-def _refuse_unusable(name: str, parameter: nn.Parameter, *, loaded: bool) -> None:
-    if isinstance(parameter, nn.parameter.UninitializedParameter):
-        raise BadInput(f"parameter {name} is not initialised yet (a lazy module); run the model once on the CPU first")
-    if loaded and parameter.device.type == "meta":
-        raise BadInput(f"parameter {name} is on the meta device and holds no numbers; load the weights first")
-    if loaded and parameter.device.type != "cpu":
-        raise BadInput(
-            f"parameter {name} is on {parameter.device}; the model must be on the CPU: call model.to('cpu') first"
-        )
+def holds_no_numbers(tensor: torch.Tensor) -> bool:
+    """Tell whether `tensor` is only a shape: on the meta device, or fake."""
+    return tensor.device.type == "meta" or isinstance(tensor, FakeTensor) or isinstance(tensor.data, FakeTensor)
+
+
+def _refuse_unusable(what: str, tensor: torch.Tensor, *, loaded: bool) -> None:
+    if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+        raise BadInput(f"{what} is not initialised yet (a lazy module); run the model once on the CPU first")
+    if loaded and holds_no_numbers(tensor):
+        kind = "on the meta device" if tensor.device.type == "meta" else "a fake tensor"
+        raise BadInput(f"{what} is {kind} and holds no numbers; load the weights first")
+    if loaded and tensor.device.type != "cpu":
+        raise BadInput(f"{what} is on {tensor.device}; the model must be on the CPU: call model.to('cpu') first")
