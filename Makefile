@@ -3,6 +3,7 @@
 # demo    the main job, on the card or on the simulated one
 # test    everything: Go with the race detector, the worker, the simulated card, end to end
 # browser a Chromium for the tests of the report page, where none is found and this is root on a system with apt
+# traps   the table of what trips pagers: row, tests, how many passed; fails where a row does
 # check   format, generated files, lint, types
 # TORCH=2.9 uses an environment with that version beside the usual one; PYTHON names the interpreter to make it with.
 
@@ -13,7 +14,7 @@ export CGO_CFLAGS ?= -O2 -Wno-deprecated-declarations
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: setup browser demo test check generate bench soak clean
+.PHONY: setup browser demo test traps check generate bench soak clean
 
 setup:
 	PYTHON=$(PYTHON) tools/venv $(VENV) $(TORCH)
@@ -33,6 +34,9 @@ test: setup browser
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/optimemctl
 	$(VENV)/bin/python -m pytest
 	OPTIMEM_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -race -count=1 -timeout 15m ./tests/...
+
+traps: setup
+	$(VENV)/bin/python -m pytest tests/worker -m trap
 
 check: setup generate
 	git diff --exit-code -- ipc/testdata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,19 @@ from pathlib import Path
 import pytest
 import torch
 
+import traps
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "worker"))
 os.environ.setdefault("OPTIMEM_CTL", str(ROOT / "bin" / "optimemctl"))
 os.environ.pop("OPTIMEM_SOCKET", None)
 os.environ["SIMGPU_CARD"] = f"worker-test-{os.getpid()}"  # a card of our own
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Print the table of traps where those are what is asked for."""
+    if config.getoption("markexpr") == "trap":
+        config.pluginmanager.register(traps.Table())
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +44,21 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     yield torch.device("simgpu", 0)
     simgpu.set_race_detection(False)
     simgpu.set_fill_freed(False)
+
+
+@pytest.fixture
+def slow_cpu() -> Iterator[None]:
+    """A CPU so slow that a chunk of the smallest model is better off on the card."""
+    import simgpu
+    from simgpu import profile
+
+    host = profile.load_host("desktop")
+    flops = {kind: rate // 100_000 for kind, rate in host.flops.items()}
+    simgpu.use_profile(
+        host=dataclasses.replace(host, flops=flops, memory_bytes_per_second=host.memory_bytes_per_second // 100_000)
+    )
+    yield
+    simgpu.use_profile(host=host)
 
 
 @pytest.fixture(autouse=True)

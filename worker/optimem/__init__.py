@@ -188,8 +188,13 @@ def detach(model: Model) -> Model:
 
 def status(model: nn.Module) -> Status | None:
     """Say how an attached model stands; None for one that is not attached."""
-    attachment = _attached.get(id(model))
+    attachment = _find(model)
     return attachment.status() if attachment is not None else None
+
+
+def _find(model: nn.Module) -> Attachment | None:
+    attachment = _attached.get(id(model))
+    return None if attachment is None or attachment.detached else attachment
 
 
 @atexit.register
@@ -202,14 +207,13 @@ def _farewell() -> None:
 
 def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits: Habits) -> Model:
     found = open_device(device)
-    before = _attached.get(id(model))
+    before = _find(model)
     if before is not None and (before.wish, before.habits, before.device.torch) == (wish, habits, found.torch):
         return model
     detach(model)
     if not found.computes_in_ram:
         attachment = Attachment(model, found, wish, habits)
         _attached[id(model)] = attachment
-        weakref.finalize(attachment, attachment.session.close, "collected").atexit = False
         weakref.finalize(attachment, found.settle).atexit = False  # copies into its bytes end before these are free
     return model
 
@@ -218,7 +222,7 @@ def _known(
     model: nn.Module, device: torch.device | str | None, wish: Wish, inputs: Any
 ) -> tuple[protocol.Manifest, protocol.Measured | None]:
     """Return what is known of `model`, or can be learnt of it without changing it."""
-    attachment = _attached.get(id(model))
+    attachment = _find(model)
     if attachment is None and inputs is not None:
         seen_by = "page" if wish.mode == "auto" else wish.mode  # what computes on the device is timed there
         return rehearse(model, open_device(device), dataclasses.replace(wish, mode=seen_by), inputs)
@@ -241,7 +245,7 @@ def _known(
 
 
 def _device_of(model: nn.Module, device: torch.device | str | None) -> Device:
-    attachment = _attached.get(id(model))
+    attachment = _find(model)
     return attachment.device if attachment is not None else open_device(device)
 
 

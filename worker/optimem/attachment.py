@@ -12,8 +12,10 @@ import enum
 import logging
 import sys
 import time
+import weakref
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, GeneratorType
 from typing import Any
 
 import torch
@@ -23,18 +25,21 @@ from . import describe, moving, protocol
 from .calibrate import Link, Steps, StepTimer, measure_crossings, measure_link
 from .device import Device, HostClock
 from .engine import Engine
-from .errors import BadInput, ControllerError
+from .errors import BadInput, ControllerError, OptimemError
+from .fixed import PackedTies, kept, send_home
 from .gate import Gate
 from .hooks import Ties
 from .learning import Known, Learner, OnCpu, OnDevice
+from .lending import Loan
 from .masters import Masters
 from .meter import Meter
 from .recorder import Recorder, Recording
 from .session import Session
+from .shape import Shape
 from .shortage import Retry, Shortage
 from .sides import CPU
 from .strays import explain
-from .units import Span, Unit, by_owner, by_reading, storage_pointer, take_stock
+from .units import Span, Unit, by_owner, by_reading, holds_no_numbers, storage_pointer, take_stock
 from .watch import Watch
 
 log = logging.getLogger("optimem")
@@ -76,6 +81,7 @@ class Status:
     misses: int
     pinned_bytes: int
     controller: str  # "connected" or "gone"
+    kept: tuple[str, ...]  # what is not paged, or held through whole forwards: "norm.count: a buffer, may be written to"
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,13 @@ class Attachment:
         self.device = device
         self.wish = wish
         self.habits = habits
+        self._gate = Gate()
+        self._attach()
+
+    def _attach(self) -> None:
+        """Tie to the model as it is now. Raises BadInput or ControllerError before anything is touched."""
+        model, device, wish = self._model, self.device, self.wish
+        self._shape = Shape(model)
         self._inventory = take_stock(model)
         self._weights = [weight for span in self._inventory.spans for weight in span.weights]
         self._baseline = device.allocated()
@@ -104,7 +117,6 @@ class Attachment:
         self._told: tuple[protocol.Manifest, protocol.Measured | None] = (registered, None)
         self._plan = self._first_plan()
         self._state = State.LEARNING
-        self._gate = Gate()
         self._units: list[Unit] = []
         registered_units = by_owner(self._inventory.spans)
         self._own = {unit.spans[0].owner: list(unit.spans) for unit in registered_units}
@@ -125,18 +137,23 @@ class Attachment:
         self._owed = 0  # device bytes that the controller wants back
         self._reported = 0.0
         self._frozen: list[nn.Parameter] = []
+        self._loan = Loan()
         self._masters = Masters(device, self._inventory.spans)
         self._learner = self._make_learner()
-        self._engine = Engine(device, self._masters, model, self._inventory, home=self._learner.home, output=habits.output)
+        self._engine = Engine(
+            device, self._masters, model, self._inventory, home=self._learner.home, output=self.habits.output
+        )
         self._meter = Meter(device)
         self._weigher: StepTimer | None = None
         self._watch = Watch(self._check, lambda made: None)
         self._checked = self._checking = False
         self._places, self._versions = self._fingerprint()
         self._ties = Ties(model, self._enter, self._leave, device.settle)
-        self._retry = Retry(model, self._recover) if habits.retry else None
+        self._retry = Retry(model, self._recover) if self.habits.retry else None
+        self._packed_ties = PackedTies(model)
         self._timed: set[str] = set()  # modules whose borders are those of the recording
         self._ties.set(self._ties.paths)
+        weakref.finalize(self, self.session.close, "collected").atexit = False
 
     def detach(self) -> None:
         """Untie, and leave the model as it was found, on the CPU. Idempotent."""
@@ -148,10 +165,17 @@ class Attachment:
         if self._retry is not None:
             self._retry.untie()
         self._learner.touched.drop_all()
+        self._packed_ties.untie()
         self._engine.close()
+        send_home(self._model)
         self._masters.leave()
         self._thaw()
         self.session.close("detached")
+
+    @property
+    def detached(self) -> bool:
+        """True once nothing ties to the model any more."""
+        return self._state is State.DETACHED
 
     def status(self) -> Status:
         """Say how things stand."""
@@ -177,6 +201,7 @@ class Attachment:
             misses=self._engine.misses,
             pinned_bytes=self._masters.pinned_bytes,
             controller="gone" if self.session.lost else "connected",
+            kept=(*kept(self._inventory, self._model), *_held_throughout(self._units, self._recording)),
         )
 
     def told(self) -> tuple[protocol.Manifest, protocol.Measured | None]:
@@ -226,6 +251,8 @@ class Attachment:
 
     def _leave(self, path: str, output: Any) -> Any:
         """Return what replaces the output, None where nothing does. Called after an exception too."""
+        if output is None and not self._gate.mine():
+            return None  # the gate has refused this thread
         outermost = self._gate.depth == 1
         result = output
         try:
@@ -264,14 +291,19 @@ class Attachment:
         self._refused = True  # until all is well; the exit hook runs in any case
         self._error_at_entry = sys.exc_info()[1]
         self._refuse_bad_call(args, kwargs)
+        if self._shape.changed():
+            self._attach_again()
         self._check_masters()
         self._adopt_new_plan()
         self._make_room()
         self._through_root = not path
         if torch.is_grad_enabled():
             self._freeze()
+        if self._shape.new_buffers():
+            self._engine.place_fixed()
+        self._loan = Loan()
         start = CPU if self._state is State.WEIGHING else self._engine.home
-        args, kwargs = moving.move(args, start), moving.move(kwargs, start)
+        args, kwargs = self._loan.bring((args, kwargs), start)
         if self._state is State.LEARNING and self._strayed_at in (None, path):
             self._start_recording()
         elif self._state is State.WEIGHING:
@@ -312,10 +344,13 @@ class Attachment:
             self._recordings = 0  # an unforeseen reader must be learnt, however many have been
         self._inside, self._error_at_entry = False, None
         self._stop_watching()
+        self._loan.give_back()
         output = self._own_copies(output)
         place = self._engine.home if self._weigher is not None else None
         place = self._engine.output or place
         output = output if place is None else moving.move(output, place)
+        if isinstance(output, GeneratorType):
+            output = self._resumed(output)
         self._thaw()
         if not failed:
             self._forwards += 1
@@ -339,6 +374,7 @@ class Attachment:
         self._weigher = None
         self._meter.end(failed=True)
         self._engine.finish(lap=True)
+        self._loan.give_back()
         self._thaw()
 
     def _stop_watching(self) -> None:
@@ -346,6 +382,50 @@ class Attachment:
             self._recorder.stop()
         if self._checking:
             self._watch.stop()
+
+    def _resumed(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Run each step of a generator that the model returned as a call of its own, in which weights are fetched on touch,
+        for it goes on when the forward is over. The next forward is recorded again."""
+        sent = None
+        while True:
+            self._resume(sys._getframe())
+            try:
+                item = generator.send(sent)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self._suspend()
+            sent = yield item
+
+    def _resume(self, frame: FrameType) -> None:
+        self._gate.enter(frame, look_for_stale=True)
+        if self._state is State.DETACHED:
+            return
+        self._state, self._strayed_at = State.LEARNING, None
+        self._begin("", (), {})
+        assert self._recorder is not None
+        self._recorder.enter("", self._own.get("", []), ())
+
+    def _suspend(self) -> None:
+        self._inside = False
+        self._stop_watching()
+        if self._recorder is not None:
+            self._end_recording(failed=True)
+        self._thaw()
+        self._gate.leave()
+
+    def _attach_again(self) -> None:
+        """Modules or parameters were added, removed or replaced: begin anew with what the model is made of now."""
+        log.info("optimem: the model has changed; it is attached and recorded again")
+        take_stock(self._model)  # raises before anything is let go
+        error, forwards = self._error_at_entry, self._forwards
+        self.detach()
+        try:
+            self._attach()
+        except OptimemError as refusal:
+            why = f"the model has changed since it was attached, and is detached now: {refusal}"
+            raise type(refusal)(why) from refusal
+        self._refused, self._error_at_entry, self._forwards = True, error, forwards
 
     # Learning.
 
@@ -543,8 +623,12 @@ class Attachment:
     # What callers may do.
 
     def _refuse_bad_call(self, args: Any, kwargs: Any) -> None:
-        if self._model.training:
-            raise BadInput("the model is in training mode; call model.eval() first: Optimem runs inference only")
+        training = self._shape.in_training()
+        if training is not None:
+            where = f" (its module {training} is)" if training else ""
+            raise BadInput(f"the model is in training mode{where}; call model.eval() first: Optimem runs inference only")
+        if any(map(holds_no_numbers, moving.tensors((args, kwargs)))):
+            raise BadInput("an input is a meta or fake tensor and holds no numbers; call optimem.detach(model) to use such")
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in moving.tensors((args, kwargs))):
             raise BadInput(
                 "an input requires grad, but Optimem runs inference only; "
@@ -595,6 +679,17 @@ def _residents(plan: protocol.Plan, units: list[Unit]) -> set[Span]:
     """Return what a plan wants to stay on the device."""
     pages = (page for page in plan.pages if page.placement == "resident")
     return {span for page in pages for index in page.units for span in units[index].spans}
+
+
+def _held_throughout(units: Sequence[Unit], recording: Recording | None) -> Iterator[str]:
+    """Say which weights are held from a forward's first step to its last, where there is more than one."""
+    for unit in units:
+        if recording is not None and recording.steps > 1 and unit.uses == ((0, recording.steps - 1),):
+            yield f"{unit.path}: held through the whole forward, read by {', '.join(map(_word, unit.readers))}"
+
+
+def _word(path: str) -> str:
+    return path or "the model itself"
 
 
 def _version(parameter: nn.Parameter) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from . import moving
+from . import fixed
 from .device import Device
 from .held import Held
 from .masters import Masters
@@ -44,7 +44,7 @@ class Engine:
         self._pager: Pager | None = None
         self._sides = Sides({}, home)
         self._before = (0, 0)
-        self._place_fixed()
+        self.place_fixed()
 
     @property
     def moved(self) -> int:
@@ -111,6 +111,7 @@ class Engine:
 
     def leave(self, path: str) -> None:
         """Let module `path` go."""
+        self._sides.leave(path)
         if self._pager:
             self._pager.release(path)
 
@@ -162,17 +163,19 @@ class Engine:
 
     def _take_sides(self) -> None:
         assert self._pager is not None
-        self._sides = Sides(self._pager.sides(), self.home)
-        self._place_fixed()
+        self._sides = Sides(self._pager.sides(), self.home, self._pager.places())
+        self.place_fixed()
 
-    def _place_fixed(self) -> None:
+    def place_fixed(self) -> None:
+        """Send what stays itself to the side of the module that holds it now."""
         self._send(self._sides.around)
 
-    def _send(self, place: Any) -> None:
-        """Move what stays itself, wherever a module holds it now: buffers may have been replaced."""
-        with torch.inference_mode(False), torch.no_grad():
-            for path, tensor in self._fixed():
-                tensor.data = moving.move(tensor.data, place(path))
+    def _send(self, place: Callable[[str], torch.device]) -> None:
+        by_place: dict[torch.device, list[torch.Tensor]] = {}
+        for path, tensor in self._fixed():
+            by_place.setdefault(place(path), []).append(tensor)
+        for device, tensors in by_place.items():
+            fixed.send(tensors, device)
 
     def _fixed(self) -> Iterator[tuple[str, torch.Tensor]]:
         seen = set(self._pageable)

@@ -7,10 +7,14 @@ call that holds it; when that frame runs no more, the hold is stale and the next
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from types import FrameType
 
+from .errors import BadInput
+
+_OURS = os.path.dirname(__file__)
 _PATIENCE_S = 0.5  # how often a waiting thread checks whether the holder still runs
 
 
@@ -25,7 +29,10 @@ class Gate:
 
     def enter(self, frame: FrameType, *, look_for_stale: bool) -> bool:
         """Enter with the calling `frame`; wait while another thread holds the gate. Return True if this call is the
-        outermost one."""
+        outermost one.
+
+        Raises BadInput where the holder waits for the calling thread: a module was called from a side thread of the forward.
+        """
         me = threading.get_ident()
         if self._owner == me and not (look_for_stale and self.stale()):
             self.depth += 1
@@ -34,6 +41,11 @@ class Gate:
             while not self._lock.acquire(timeout=_PATIENCE_S):
                 if self.stale():
                     break
+                if not look_for_stale and self._holder_waits():
+                    raise BadInput(
+                        "a module was called from a thread for which the model's own forward waits; Optimem follows a "
+                        "forward in one thread: call the module in that one, or optimem.detach(model) first"
+                    )
         self._owner, self._frame, self.depth = me, frame, 1
         return True
 
@@ -47,6 +59,10 @@ class Gate:
             self._lock.release()
         return True
 
+    def mine(self) -> bool:
+        """Tell whether the calling thread holds the gate."""
+        return self._owner == threading.get_ident()
+
     def stale(self) -> bool:
         """Tell whether the call that holds the gate has ended without leaving."""
         held = self._frame
@@ -56,3 +72,12 @@ class Gate:
                 return False
             frame = frame.f_back
         return held is not None
+
+    def _holder_waits(self) -> bool:
+        """Tell whether the model's code waits for another thread in the call that holds the gate."""
+        frame = sys._current_frames().get(self._owner)
+        waits = frame is not None and frame.f_code.co_filename == threading.__file__
+        while frame is not None and frame is not self._frame:
+            waits = waits and not frame.f_code.co_filename.startswith(_OURS)  # we wait for plans ourselves
+            frame = frame.f_back
+        return waits and frame is not None

@@ -21,7 +21,7 @@ Enter = Callable[[str, tuple[Any, ...], dict[str, Any], FrameType], "tuple[tuple
 Leave = Callable[[str, Any], Any]
 
 
-class _Hook:
+class Hook:
     """Common to both: no copy of a hook may call the original's weights."""
 
     def __init__(self, path: str) -> None:
@@ -36,7 +36,7 @@ class _Hook:
         self.__deepcopy__(None)
 
 
-class _EnterHook(_Hook):
+class _EnterHook(Hook):
     def __init__(self, path: str, enter: Enter) -> None:
         super().__init__(path)
         self._enter = enter
@@ -46,7 +46,7 @@ class _EnterHook(_Hook):
         return self._enter(self.path, args, kwargs, sys._getframe(1))
 
 
-class _LeaveHook(_Hook):
+class _LeaveHook(Hook):
     def __init__(self, path: str, leave: Leave) -> None:
         super().__init__(path)
         self._leave = leave
@@ -56,7 +56,7 @@ class _LeaveHook(_Hook):
         return self._leave(self.path, output)
 
 
-class _LoadHook(_Hook):
+class _LoadHook(Hook):
     """Before a state_dict is loaded: copies that read the masters come to an end."""
 
     def __init__(self, path: str, settle: Callable[[], None]) -> None:

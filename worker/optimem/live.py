@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_iter
 
+from .units import storage_pointer
+
 
 class LiveBytes:
     """Counts the storages of noted tensors while any of these lives. Scratch memory inside operations is not seen."""
@@ -21,7 +23,7 @@ class LiveBytes:
     def note(self, output: Any) -> None:
         """Note what an operation returned."""
         for tensor in tree_iter(output):
-            if isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided:
+            if isinstance(tensor, torch.Tensor) and storage_pointer(tensor) != -1:
                 self._hold(tensor)
 
     def take_peak(self) -> int:

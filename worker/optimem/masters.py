@@ -92,7 +92,7 @@ class Masters:
         """Give every span a storage of its own again and let the parameters look into it."""
         for span in self._at:
             with torch.inference_mode(False):
-                own = self._at_span(span).clone()
+                own = span.own(self._at_span(span))
             for weight in span.weights:
                 weight.parameter.data = weight.view(own, 0)
         self.home.clear()

@@ -107,6 +107,11 @@ class Pager:
             for path, needs in self._needs.items()
         }
 
+    def places(self) -> set[torch.device]:
+        """Return where the pages are that forwards read."""
+        read = [page for page in self.pages if page.placement != "unread"]
+        return {CPU if self._stays_in_ram(page) else self._device.torch for page in read}
+
     def storages(self) -> set[int]:
         """Return the storage pointers of all device bytes that weights look into now."""
         blocks = [self._arena, *(piece.block for page in self.pages for piece in page.pieces.values())]

@@ -116,9 +116,17 @@ class Recorder:
 
     def leave(self, path: str, passing: Any) -> None:
         """Note that module `path` has ended and returned `passing`."""
+        self._hand_on(passing)
         if path in self._stack:
             del self._stack[len(self._stack) - 1 - self._stack[::-1].index(path) :]
         self._border(path, passing, entry=False)
+
+    def _hand_on(self, output: Any) -> None:
+        """Hold weights that a result looks into, and that may be returned without being read, to the end of the call."""
+        for tensor in moving.tensors(output):
+            span = self._lookup(tensor)
+            if span is not None and self._stack:
+                self._log.reads.setdefault(span, {}).setdefault(self._stack[0])
 
     def size_of_step(self, nbytes: int) -> None:
         """Say that the step which began at the latest border has `nbytes` in use beside weights."""

@@ -7,7 +7,7 @@ may meet tensors of both sides; a function mode brings them together while a pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from . import moving
+from .lending import Loan
 
 CPU = torch.device("cpu")
 
@@ -24,17 +25,19 @@ _HIDDEN = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itrue
 
 
 class Sides:
-    """The side of every module that reads weights, by dotted path. `now` is the side of the one that began last."""
+    """The side of every module that reads weights, by dotted path, and of the weights. `now` is the side of the module that
+    began last."""
 
-    def __init__(self, of: Mapping[str, torch.device], start: torch.device) -> None:
+    def __init__(self, of: Mapping[str, torch.device], start: torch.device, weights: Iterable[torch.device] = ()) -> None:
         self._of = of
         self._start = start
         self.now = start
-        self._mode = _Meeting(self) if len({start, *of.values()}) > 1 else None
+        self._loans: dict[str, list[Loan]] = {}  # of the modules that run now
+        self._mode = _Meeting(self) if len({start, *of.values(), *weights}) > 1 else None
 
     @property
     def both(self) -> bool:
-        """True where some modules compute on the CPU and some on the device."""
+        """True where data or weights are on the CPU in some modules and on the device in others."""
         return self._mode is not None
 
     def begin(self) -> None:
@@ -45,6 +48,7 @@ class Sides:
 
     def end(self) -> None:
         """End it, whatever has happened. Leaves modes that others have put on top in peace."""
+        self._loans = {}
         if self._mode is not None and self._mode.is_on_top():
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
@@ -54,7 +58,16 @@ class Sides:
         if side is None:
             return args, kwargs
         self.now = side
-        return moving.move(args, side), moving.move(kwargs, side)
+        loan = Loan()
+        self._loans.setdefault(path, []).append(loan)
+        args, kwargs = loan.bring((args, kwargs), side)
+        return args, kwargs
+
+    def leave(self, path: str) -> None:
+        """Give back what module `path` was lent, with what it has written there. Its result stays where it is."""
+        loans = self._loans.get(path)
+        if loans:
+            loans.pop().give_back()
 
     def around(self, path: str) -> torch.device:
         """Return the side for what module `path` holds beside weights: its own, else the one of all modules inside it,

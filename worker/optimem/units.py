@@ -12,16 +12,24 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from .errors import BadInput
 
 # Spans begin at multiples of this in the slab, in a page and in the arena: enough for every dtype and vector load.
 ALIGNMENT = 256
+ALIGNMENT_OF_DTYPES = 16  # the widest number has so many bytes
 
 
 def aligned(nbytes: int) -> int:
     """Round `nbytes` up to the alignment of spans."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+# A parameter with the module that holds it: the module's path, the module, the parameter's full name, the parameter.
+Named = tuple[str, nn.Module, str, nn.Parameter]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +61,22 @@ class Span:
     kind: str
     nbytes: int
     start: int  # of the first byte in the storage in which it was found
+    found: StorageWeakRef
     weights: tuple[Weight, ...]
 
     def source(self) -> torch.Tensor:
         """Return the bytes as found, shape (nbytes,), uint8. Only before the parameters look elsewhere."""
         storage = self.weights[0].parameter.untyped_storage()
-        return torch.empty(0, dtype=torch.uint8).set_(storage, self.start, (self.nbytes,), (1,))
+        return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, self.start, (self.nbytes,), (1,))
+
+    def own(self, kept: torch.Tensor) -> torch.Tensor:
+        """Return bytes of its own that are those of `kept`, shape (nbytes,): where it was found, if others still look there,
+        and else new ones."""
+        storage = torch.UntypedStorage._new_with_weak_ptr(self.found.cdata)
+        if storage is None or self.start % ALIGNMENT_OF_DTYPES:
+            return kept.clone()
+        bytes_found = torch.empty(0, dtype=torch.uint8).set_(storage, self.start, (self.nbytes,), (1,))
+        return bytes_found if torch.equal(bytes_found, kept) else bytes_found.copy_(kept)  # a mapped file may be read-only
 
     @property
     def parameters(self) -> int:
@@ -93,6 +111,7 @@ class Inventory:
 
     spans: tuple[Span, ...]
     fixed: tuple[torch.Tensor, ...]
+    fixed_names: tuple[str, ...]
     names: dict[int, str] = field(repr=False)
 
     @property
@@ -113,22 +132,25 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
     """
     _refuse_training(model)
     names: dict[int, str] = {}
-    plain: list[tuple[str, nn.Module, str, nn.Parameter]] = []
-    fixed: list[torch.Tensor] = []
+    plain: list[Named] = []
+    fixed: dict[int, tuple[str, torch.Tensor]] = {}
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is None or id(parameter) in names:
                 continue
-            full = f"{path}.{name}" if path else name
+            full = _join(path, name)
             names[id(parameter)] = full
-            _refuse_unusable(full, parameter, loaded=loaded)
-            if _is_plain(parameter):
+            _refuse_unusable(f"parameter {full}", parameter, loaded=loaded)
+            if is_plain(parameter):
                 plain.append((path, module, full, parameter))
             else:
-                fixed.append(parameter)
-        fixed.extend(buffer for buffer in module._buffers.values() if buffer is not None)
-    unique = tuple({id(tensor): tensor for tensor in fixed}.values())
-    return Inventory(tuple(_spans(plain)), unique, names)
+                fixed[id(parameter)] = full, parameter
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                _refuse_unusable(f"buffer {_join(path, name)}", buffer, loaded=loaded)
+                fixed.setdefault(id(buffer), (_join(path, name), buffer))
+    fixed_names, tensors = zip(*fixed.values(), strict=True) if fixed else ((), ())
+    return Inventory(tuple(spans_of(plain)), tensors, fixed_names, names)
 
 
 def by_owner(spans: Iterable[Span]) -> list[Unit]:
@@ -167,6 +189,10 @@ def by_reading(spans: Sequence[Span], readings: dict[Span, Reading]) -> list[Uni
     return sorted(found, key=lambda unit: unit.uses[0] if unit.uses else (1 << 62, 0))
 
 
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
 def storage_pointer(tensor: torch.Tensor) -> int:
     """Return where the bytes of `tensor` lie, -1 for sparse and other tensors without bytes of their own."""
     try:
@@ -179,8 +205,8 @@ def _unit_path(owner: str, spans: Sequence[Span], *, whole: bool) -> str:
     return owner if owner and whole else spans[0].weights[0].name
 
 
-def _spans(plain: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Iterator[Span]:
-    """Merge parameters whose bytes overlap; keep the order of registration."""
+def spans_of(plain: Sequence[Named]) -> Iterator[Span]:
+    """Merge tensors whose bytes overlap; keep the order in which they are given."""
     by_storage: dict[int, list[int]] = {}
     for index, (_, _, _, parameter) in enumerate(plain):
         storage = parameter.untyped_storage()
@@ -204,14 +230,15 @@ def _overlapping(members: Sequence[int], ranges: Sequence[tuple[int, int]]) -> l
     return groups
 
 
-def _span(group: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Span:
+def _span(group: Sequence[Named]) -> Span:
     ranges = [_range(parameter) for _, _, _, parameter in group]
     start, stop = min(low for low, _ in ranges), max(high for _, high in ranges)
     weights = tuple(
         Weight(name, parameter, parameter.dtype, parameter.size(), parameter.stride(), low - start, parameter.is_inference())
         for (_, _, name, parameter), (low, _) in zip(group, ranges, strict=True)
     )
-    return Span(group[0][0], type(group[0][1]).__name__, stop - start, start, weights)
+    found = StorageWeakRef(group[0][3].untyped_storage())
+    return Span(group[0][0], type(group[0][1]).__name__, stop - start, start, found, weights)
 
 
 def _range(parameter: nn.Parameter) -> tuple[int, int]:
@@ -223,13 +250,15 @@ def _extent(size: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) -> in
     return (1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))) * dtype.itemsize
 
 
-def _is_plain(parameter: nn.Parameter) -> bool:
+def is_plain(parameter: torch.Tensor) -> bool:
+    """Tell whether a tensor is nothing but bytes, a shape and strides, so that views of other bytes can stand for it."""
     return (
         type(parameter.data) is torch.Tensor
         and parameter.layout is torch.strided
         and parameter.numel() > 0
         and not parameter.is_conj()
         and not parameter.is_neg()
+        and not parameter.is_quantized
     )
 
 
@@ -242,12 +271,16 @@ def _refuse_training(model: nn.Module) -> None:
             )
 
 
-def _refuse_unusable(name: str, parameter: nn.Parameter, *, loaded: bool) -> None:
-    if isinstance(parameter, nn.parameter.UninitializedParameter):
-        raise BadInput(f"parameter {name} is not initialised yet (a lazy module); run the model once on the CPU first")
-    if loaded and parameter.device.type == "meta":
-        raise BadInput(f"parameter {name} is on the meta device and holds no numbers; load the weights first")
-    if loaded and parameter.device.type != "cpu":
-        raise BadInput(
-            f"parameter {name} is on {parameter.device}; the model must be on the CPU: call model.to('cpu') first"
-        )
+def holds_no_numbers(tensor: torch.Tensor) -> bool:
+    """Tell whether `tensor` is only a shape: on the meta device, or fake."""
+    return tensor.device.type == "meta" or isinstance(tensor, FakeTensor) or isinstance(tensor.data, FakeTensor)
+
+
+def _refuse_unusable(what: str, tensor: torch.Tensor, *, loaded: bool) -> None:
+    if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+        raise BadInput(f"{what} is not initialised yet (a lazy module); run the model once on the CPU first")
+    if loaded and holds_no_numbers(tensor):
+        kind = "on the meta device" if tensor.device.type == "meta" else "a fake tensor"
+        raise BadInput(f"{what} is {kind} and holds no numbers; load the weights first")
+    if loaded and tensor.device.type != "cpu":
+        raise BadInput(f"{what} is on {tensor.device}; the model must be on the CPU: call model.to('cpu') first")

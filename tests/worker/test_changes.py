@@ -1,0 +1,415 @@
+"""What callers do to a model while it is paged: load, move, copy, save, change and look at it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import models
+import optimem
+from same import bits, found, values
+
+MODES = pytest.mark.parametrize("attach", [optimem.page, optimem.chunk], ids=["page", "chunk"])
+Change = Callable[[nn.Module], object]
+
+
+def forwards(model: nn.Module, count: int = 4) -> list[Any]:
+    """Return the bits of so many forwards."""
+    with torch.no_grad():
+        return [bits(model(models.rows())) for _ in range(count)]
+
+
+def paged(model: nn.Module, attach: Any = optimem.page, vram: str = "60%") -> Any:
+    """Return the same model, attached and under its plan."""
+    attached = attach(model.eval(), "sim", vram=vram)
+    forwards(attached)
+    return attached
+
+
+def state(model: nn.Module) -> optimem.Status:
+    """Return the status of an attached model."""
+    found = optimem.status(model)
+    assert found is not None
+    return found
+
+
+# Loading and moving.
+
+
+@pytest.mark.trap(23)
+def test_a_paged_models_state_dict_is_that_of_the_plain_one(card: torch.device) -> None:
+    plain = models.Views().eval()
+    model = paged(copy.deepcopy(plain))
+    ours, theirs = model.state_dict(), plain.state_dict()
+    assert list(ours) == list(theirs)
+    assert {name: (t.dtype, t.device, t.stride()) for name, t in ours.items()} == {
+        name: (t.dtype, t.device, t.stride()) for name, t in theirs.items()
+    }
+    assert bits(ours) == bits(theirs)
+
+
+@pytest.mark.trap(23)
+@pytest.mark.parametrize("assign", [False, True])
+@MODES
+def test_loading_a_state_dict_while_paged_takes_effect(
+    card: torch.device, slow_cpu: None, attach: Any, assign: bool
+) -> None:
+    model, other = paged(models.Stack(), attach), models.Stack().eval()
+    model.load_state_dict(copy.deepcopy(other.state_dict()), assign=assign)
+    assert forwards(model) == forwards(other)
+    assert bits(model.state_dict()) == bits(other.state_dict())
+    optimem.detach(model)
+    assert forwards(model) == forwards(other)
+
+
+@pytest.mark.trap(23)
+def test_writing_to_a_weight_takes_effect(card: torch.device) -> None:
+    plain = models.Tied().eval()
+    model = optimem.page(copy.deepcopy(plain), card, vram="60%")
+    tokens = torch.arange(6).view(2, 3)
+    with torch.no_grad():
+        for step in range(5):
+            torch.accelerator.synchronize()  # copies ahead would be made again, but the race detector cannot know that
+            for each in (plain, model):
+                each.head.weight[step] += 1
+            assert bits(model(tokens)) == bits(plain(tokens))
+
+
+@pytest.mark.trap(23)
+@pytest.mark.parametrize(
+    "change", [nn.Module.half, nn.Module.double, lambda m: m.to("simgpu")], ids=["half", "double", "to"]
+)
+def test_moving_a_paged_model_is_refused_with_the_way_out(card: torch.device, change: Change) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    change(model)
+    with pytest.raises(optimem.BadInput, match=r"layers\.0\.weight .*optimem\.detach"):
+        model(models.rows())
+    optimem.detach(model)
+    assert forwards(model) == forwards(plain)
+
+
+@pytest.mark.trap(23)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a card to move to")
+def test_cuda_where_there_is_none_changes_nothing(card: torch.device) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    with pytest.raises((AssertionError, RuntimeError), match=r"(?i)cuda|nvidia"):
+        model.cuda()
+    assert forwards(model.to("cpu").float()) == forwards(plain)
+
+
+# Copying and saving.
+
+
+@pytest.mark.trap(25)
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, pickle.dumps, lambda model: torch.save(model, io.BytesIO())],
+    ids=["deepcopy", "pickle", "save"],
+)
+def test_a_paged_model_refuses_to_be_copied(card: torch.device, copied: Change) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    for part in (model, model.layers[0]):
+        with pytest.raises(optimem.OptimemError, match=r"optimem\.detach"):
+            copied(part)
+    assert forwards(model) == forwards(plain)
+    copied(optimem.detach(model))
+
+
+@pytest.mark.trap(25)
+def test_a_paged_models_weights_are_saved_and_loaded(card: torch.device) -> None:
+    plain = models.Stack().eval()
+    file = io.BytesIO()
+    torch.save(paged(copy.deepcopy(plain)).state_dict(), file)
+    file.seek(0)
+    fresh = models.Stack().eval()
+    fresh.load_state_dict(torch.load(file))
+    assert forwards(fresh) == forwards(plain)
+
+
+@pytest.mark.trap(25)
+def test_a_shallow_copy_of_a_paged_model_runs_its_own_weights_which_are_the_same(card: torch.device) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    assert forwards(copy.copy(model)) == forwards(plain)
+    assert forwards(model) == forwards(plain)
+
+
+# Looking.
+
+
+@pytest.mark.trap(26)
+def test_the_hierarchy_never_changes(card: torch.device) -> None:
+    seen: list[Any] = []
+
+    class Looks(models.Stack):
+        def forward(self, x: torch.Tensor) -> Any:
+            seen.append(looked_at(self))
+            return super().forward(x)
+
+    def looked_at(model: nn.Module) -> Any:
+        named = [*model.named_modules(), *model.named_parameters(), *model.named_buffers()]
+        return [(name, id(thing), type(thing)) for name, thing in named], vars(model).keys(), model.layers[0].in_features
+
+    model = Looks().eval()
+    before = looked_at(model)
+    paged(model)
+    assert isinstance(model, Looks)
+    assert all(look == before for look in [*seen, looked_at(model)])
+
+
+@pytest.mark.trap(24)
+def test_inputs_made_where_the_weights_are_work(card: torch.device) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    with torch.no_grad():
+        for place in (next(model.parameters()).device, card):
+            assert bits(model(models.rows().to(place))) == bits(plain(models.rows()))
+
+
+# Changing.
+
+
+def with_lora(model: nn.Module) -> None:
+    """Wrap two layers in adapters, the same each time."""
+    torch.manual_seed(7)
+    for index in (1, 2):
+        model.layers[index] = models.Lora(model.layers[index]).eval()
+
+
+def without_lora(model: nn.Module) -> None:
+    """Unwrap them."""
+    for index in (1, 2):
+        model.layers[index] = model.layers[index].base
+
+
+def with_more(model: nn.Module) -> None:
+    """Add a layer at the end and one inside another."""
+    torch.manual_seed(8)
+    model.layers.append(nn.Linear(models.WIDTH, models.WIDTH).eval())
+    model.layers[0].extra = nn.Linear(3, 3).eval()
+
+
+def with_less(model: nn.Module) -> None:
+    """Remove a layer."""
+    del model.layers[2]
+
+
+def with_another_weight(model: nn.Module) -> None:
+    """Replace a parameter, and tie another one to it."""
+    torch.manual_seed(9)
+    model.layers[0].weight = nn.Parameter(torch.randn(models.WIDTH, models.WIDTH) / 8)
+    model.layers[3].weight = model.layers[0].weight
+
+
+def with_a_parameter(model: nn.Module) -> None:
+    """Register a parameter and a parametrisation that computes a weight from others."""
+    model.layers[1].register_parameter("unused", nn.Parameter(torch.ones(3)))
+    torch.nn.utils.parametrizations.weight_norm(model.layers[0]).eval()
+
+
+CHANGES = (with_lora, with_more, with_less, with_another_weight, with_a_parameter)
+
+
+@pytest.mark.trap(34)
+@pytest.mark.parametrize("vram", ["60%", "120%"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@MODES
+def test_a_change_is_noticed_at_the_next_forward(
+    card: torch.device, slow_cpu: None, attach: Any, change: Change, vram: str
+) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain), attach, vram)
+    for each in (plain, model):
+        change(each)
+    before = {name: held for name, held in found(plain).items() if "keys" in name}
+    assert forwards(model) == forwards(plain)
+    assert state(model).state == "steady"
+    assert state(model).weights_bytes == sum(p.numel() * 4 for p in plain.parameters())
+    assert state(model).misses == 0
+    optimem.detach(model)
+    assert {name: held for name, held in found(model).items() if "keys" in name} == before
+    assert values(model) == values(plain)
+    assert forwards(model) == forwards(plain)
+
+
+@pytest.mark.trap(34)
+def test_adapters_come_and_go(card: torch.device) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    for change in (with_lora, without_lora, with_lora, with_less):
+        for each in (plain, model):
+            change(each)
+        assert forwards(model) == forwards(plain)
+    optimem.detach(model)
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.trap(34)
+def test_what_was_removed_is_left_as_found(card: torch.device) -> None:
+    model = models.Stack().eval()
+    layer = model.layers[2]
+    before, expected = found(layer), bits(list(layer.parameters()))
+    paged(model)
+    del model.layers[2]
+    forwards(model)
+    assert found(layer) == before
+    assert bits(list(layer.parameters())) == expected
+    assert layer.weight.untyped_storage().nbytes() == layer.weight.numel() * 4  # and no longer a part of the slab
+
+
+@pytest.mark.trap(34)
+def test_a_change_that_cannot_be_paged_is_refused_and_can_be_undone(card: torch.device) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    with_lora(model)
+    model.layers[1].training = True
+    for _ in range(2):
+        with pytest.raises(optimem.BadInput, match=r"layers\.1 is.*model\.eval\(\)"):
+            model(models.rows())
+    without_lora(model)
+    assert forwards(model) == forwards(plain)
+
+
+@pytest.mark.trap(34)
+def test_a_change_for_which_the_budget_is_too_small_detaches_and_says_so(card: torch.device) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain), vram="16KiB")
+    for each in (plain, model):
+        torch.manual_seed(3)
+        each.layers.append(nn.Sequential(nn.Linear(32, 400), nn.Linear(400, 32)).eval())
+    with pytest.raises(optimem.BadInput, match=r"has changed .*detached now: .*missing"):
+        model(models.rows())
+    assert optimem.status(model) is None
+    assert forwards(model) == forwards(plain)
+
+
+# Training mode.
+
+
+@pytest.mark.trap(36)
+def test_training_mode_is_refused_wherever_it_is_and_never_changed(card: torch.device) -> None:
+    plain = models.Dropouts().eval()
+    model = copy.deepcopy(plain)
+    model.layers[1].train()
+    with pytest.raises(optimem.BadInput, match=r"layers\.1 is.*model\.eval\(\)"):
+        optimem.page(model, card)
+    assert [module.training for module in model.layers] == [False, True, False, False]
+    paged(model)
+    for part, words in ((model, ""), (model.layers[1], r" \(its module layers\.1 is\)")):
+        part.training = True
+        with pytest.raises(optimem.BadInput, match=rf"in training mode{words};.*model\.eval\(\)"):
+            model(models.rows())
+        assert part.training
+        part.training = False
+    assert forwards(model) == forwards(plain)
+
+
+# Twice.
+
+
+@pytest.mark.trap(37)
+def test_attaching_and_detaching_twice_changes_nothing(card: torch.device) -> None:
+    model = models.Stack().eval()
+    before = found(model)
+    assert optimem.page(optimem.page(model, card, vram="60%"), card, vram="60%") is model
+    hooks = [len(module._forward_pre_hooks) for module in model.modules()]
+    assert set(hooks) == {1}
+    forwards(model)
+    optimem.detach(optimem.detach(model))
+    assert found(model) == before
+    assert optimem.status(model) is None
+
+
+@pytest.mark.trap(37)
+def test_attaching_with_another_wish_begins_anew(card: torch.device) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    for attach, vram in ((optimem.page, "120%"), (optimem.chunk, "60%"), (optimem.page, "60%")):
+        attach(model, card, vram=vram)
+        assert state(model).mode == attach.__name__
+        assert forwards(model) == forwards(plain)
+
+
+# What cannot be.
+
+
+def in_fake_mode(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return a model whose tensors have no numbers."""
+    with FakeTensorMode():
+        return make()
+
+
+class UnmadeBuffer(nn.Module):
+    """Has a buffer whose shape is not known yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer("later", nn.parameter.UninitializedBuffer())
+
+
+class TestBadInput:
+    """Each is refused before anything is touched."""
+
+    @pytest.mark.trap(38)
+    @pytest.mark.parametrize(
+        ("make", "match"),
+        [
+            (lambda: models.Stack(), "training mode"),
+            (lambda: models.Stack().to("meta"), r"layers\.0\.weight is on the meta device"),
+            (lambda: models.Buffers().to("meta"), r"on the meta device"),
+            (lambda: nn.BatchNorm1d(3, affine=False).to("meta"), r"buffer running_mean is on the meta device"),
+            (lambda: models.Stack().to("simgpu"), "must be on the CPU"),
+            (lambda: nn.Sequential(nn.Linear(3, 3), nn.LazyLinear(3)), r"1\.weight is not initialised"),
+            (lambda: UnmadeBuffer(), "buffer later is not initialised"),
+            (lambda: in_fake_mode(models.Stack), r"layers\.0\.weight is a fake tensor"),
+            (lambda: in_fake_mode(lambda: nn.BatchNorm1d(3, affine=False)), r"buffer running_mean is a fake tensor"),
+        ],
+    )
+    def test_models(self, card: torch.device, make: Callable[[], nn.Module], match: str) -> None:
+        model = make() if match == "training mode" else make().eval()
+        before = found(model)
+        with pytest.raises(optimem.BadInput, match=match):
+            optimem.page(model, card)
+        assert found(model) == before
+
+    @pytest.mark.trap(38)
+    @pytest.mark.parametrize("make", [lambda: models.rows().to("meta"), lambda: in_fake_mode(lambda: models.rows())])
+    def test_inputs_without_numbers(self, card: torch.device, make: Callable[[], torch.Tensor]) -> None:
+        plain = models.Stack().eval()
+        model = paged(copy.deepcopy(plain))
+        with pytest.raises(optimem.BadInput, match="holds no numbers"):
+            model(make())
+        assert forwards(model) == forwards(plain)
+
+    def test_a_budget_below_the_largest_page_names_it_and_what_is_missing(self, card: torch.device) -> None:
+        model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1000)).eval()
+        with pytest.raises(optimem.BadInput, match=r"\b1\b.*missing"):
+            optimem.page(model, card, vram="1KiB")
+        assert not model._forward_hooks
+
+    @pytest.mark.parametrize("vram", ["-1", "lots", "0%", "6 cows"])
+    def test_sizes_that_are_none(self, card: torch.device, vram: str) -> None:
+        with pytest.raises(optimem.BadInput, match=vram.split(maxsplit=1)[0]):
+            optimem.page(models.Stack().eval(), card, vram=vram)
+
+    @pytest.mark.parametrize("device", ["cuda", "nosuch", "cuda:99", "meta"])
+    def test_devices_that_are_not_there(self, device: str) -> None:
+        with pytest.raises(optimem.BadInput, match=device.split(":", maxsplit=1)[0]):
+            optimem.page(models.Stack().eval(), device)
+
+    def test_on_the_cpu_there_is_nothing_to_do(self) -> None:
+        model = models.Stack().eval()
+        assert optimem.page(model, "cpu") is model
+        assert not model._forward_hooks
