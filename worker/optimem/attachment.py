@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import describe, moving, protocol
+from . import calibrations, describe, moving, protocol
 from .calibrate import Link
 from .device import Device
 from .engine import ChunkEngine, Engine, Known, PageEngine
@@ -103,6 +103,7 @@ class Attachment:
         self._frozen: list[nn.Parameter] = []
         self._masters = Masters(device, self._inventory.spans)
         self._engine = self._make_engine()
+        self._bring = device.bring if self._engine.home == device.torch else None
         self._meter = Meter(self._engine.clock)
         self._places, self._versions = self._fingerprint()
         self._ties = Ties(model, self._enter, self._leave, device.settle)
@@ -228,7 +229,7 @@ class Attachment:
         self._through_root = not path
         if torch.is_grad_enabled():
             self._freeze()
-        args, kwargs = moving.move(args, self._engine.home), moving.move(kwargs, self._engine.home)
+        args, kwargs = moving.move((args, kwargs), self._engine.home, self._bring)
         if self._state is State.LEARNING:
             self._recorder = self._engine.record(self._known, self._plan.budget_bytes)
             self._recorder.start()
@@ -296,7 +297,7 @@ class Attachment:
         self._recordings += 1
         units = by_reading(self._inventory.spans, recording.readings)
         if "link" in self.session.measure and not self._link.bytes_per_second:
-            self._link = self._engine.measure_link(self._plan.budget_bytes)
+            self._link = self._kept_link()
         manifest = describe.manifest(self._model, self.wish, self._inventory, units, recording)
         times = self._measured(recording, recording.step_ns)
         plan = self.session.ask_for_plan(manifest, times)
@@ -304,6 +305,12 @@ class Attachment:
             self._recording, self._units = recording, units
             self._told = manifest, times
             self._follow(plan, steps=True)
+
+    def _kept_link(self) -> Link:
+        budget, pinned = self._plan.budget_bytes, bool(self._masters.pinned_bytes)
+        kind = "crossings" if self.wish.mode == "chunk" else "pinned" if pinned else "pageable"
+        room = min(budget, self._masters.slab.numel())
+        return calibrations.kept_link(self.device, kind, room, lambda: self._engine.measure_link(budget))
 
     def _measured(self, recording: Recording, step_ns: list[int]) -> protocol.Measured:
         free = self.device.memory()[0] + max(0, self.device.allocated() - self._baseline)
