@@ -143,16 +143,14 @@ class PageEngine:
         reads: Known = known
 
         def bring(span: Span) -> None:
-            if span in self._touched:
-                return
             self.end_step(recorder)
             held.clear()
             held.update(recorder.stack)
             self._touched.make_room(span, budget, lambda old: not held.isdisjoint(reads.get(old, ())))
-            self._touched.fetch(span)
+            self._touched.fetch(span, budget - self._touched.nbytes)
             self._device.reset_peak()
 
-        recorder = Recorder(self._device, self._lookup, bring, known)
+        recorder = Recorder(self._device, self._lookup, bring, known, lambda span: span not in self._touched)
         reads = recorder.reads
         self._device.reset_peak()
         return recorder
@@ -253,7 +251,7 @@ class ChunkEngine:
 
     def record(self, known: Known, budget: int) -> Recorder:
         self._clear()
-        return Recorder(self.clock, self._masters.span_of, lambda span: None, known)
+        return Recorder(self.clock, self._masters.span_of, lambda span: None, known, lambda span: False)
 
     def end_step(self, recorder: Recorder) -> None:
         recorder.size_of_step(recorder.live.take_peak() + self._fixed_bytes)
