@@ -1,6 +1,7 @@
 #include "pinned.h"
 
 #include "card.h"
+#include "engine.h"
 #include "flights.h"
 #include "races.h"
 
@@ -20,13 +21,24 @@ namespace {
 
 using c10::CachingAllocator::Stat;
 
+size_t rounded(size_t bytes) {
+  size_t power = 1;
+  while (power < bytes) {
+    power *= 2;
+  }
+  return power;
+}
+
 // Every pinned allocation, by address.
 class Pinned {
  public:
-  void* get(size_t bytes) {
-    void* data =
-        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    TORCH_CHECK_WITH(OutOfMemoryError, data != MAP_FAILED, "simgpu: the host has no ", bytes, " bytes to pin");
+  // As torch's allocator for CUDA: a power of two, all of it in RAM at once. (In a dry run nothing is ever written.)
+  void* get(size_t asked) {
+    const size_t bytes = rounded(asked);
+    const int commit = dry() ? MAP_NORESERVE : MAP_POPULATE;
+    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | commit, -1, 0);
+    TORCH_CHECK_WITH(
+        OutOfMemoryError, data != MAP_FAILED, "simgpu: the host has no ", bytes, " bytes to pin (asked for: ", asked, ")");
     add(data, bytes, /*registered=*/false);
     return data;
   }

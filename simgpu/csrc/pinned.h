@@ -1,5 +1,6 @@
-// Pinned host memory: an at::HostAllocator that remembers which addresses are page-locked. Sizes are exact; nothing is
-// rounded up or cached. (The pages are not really locked: on a simulated card only the question "is it pinned?" counts.)
+// Pinned host memory: an at::HostAllocator that remembers which addresses are page-locked. As torch's for CUDA it rounds up
+// to powers of two and takes the RAM at once; nothing is cached. (The pages are not really locked: on a simulated card only
+// the question "is it pinned?" counts.) Memory that is registered keeps its size.
 #pragma once
 
 #include "shadow.h"

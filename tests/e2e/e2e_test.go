@@ -59,7 +59,7 @@ func (p place) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(root(p.t), "bin", "optimemctl"), args...)
 	cmd.Dir = root(p.t)
 	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+p.runtime, "OMP_NUM_THREADS=1", "OPTIMEM_POISON=1",
-		"SIMGPU_CARD="+p.card(), "SIMGPU_FILL_FREED=1", "SIMGPU_RACES=1")
+		"SIMGPU_CARD="+p.card(), "SIMGPU_FILL_FREED=1", "SIMGPU_RACES=1", "OPTIMEM_CACHE=")
 	return cmd
 }
 

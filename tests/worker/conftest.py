@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "worker"))
 os.environ.setdefault("OPTIMEM_CTL", str(ROOT / "bin" / "optimemctl"))
 os.environ.pop("OPTIMEM_SOCKET", None)
+os.environ["OPTIMEM_CACHE"] = ""  # nothing is kept from one test to the next, nor in the user's cache
 os.environ["SIMGPU_CARD"] = f"worker-test-{os.getpid()}"  # a card of our own
 
 

@@ -15,13 +15,14 @@ import models
 import optimem
 from optimem import device as devices
 from optimem.errors import BadInput
+from optimem.hostmemory import HostMemory
 from same import bits
 
 
 def test_the_simulated_card_can_do_everything_and_says_that_it_is_simulated(card: torch.device) -> None:
     found = devices.open_device("sim")
     assert isinstance(found, devices.AsyncDevice)
-    assert found.capabilities == devices.Capabilities(streams=True, pinned=True, asynchronous=True, simulated=True)
+    assert found.capabilities == devices.Capabilities(True, True, True, True, True)
 
 
 @pytest.mark.parametrize("mode", [optimem.page, optimem.chunk])
@@ -29,7 +30,9 @@ def test_a_device_without_streams_takes_the_synchronous_way(
     card: torch.device, mode: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = devices.SyncDevice(card)
-    slow.capabilities = dataclasses.replace(slow.capabilities, streams=False, pinned=False, asynchronous=False)
+    slow.capabilities = dataclasses.replace(
+        slow.capabilities, streams=False, pinned=False, registers=False, asynchronous=False
+    )
     monkeypatch.setattr(optimem, "open_device", lambda device: slow)
     plain = models.Tied().eval()
     model = mode(copy.deepcopy(plain), vram="60%")  # type: ignore[operator]
@@ -42,18 +45,78 @@ def test_a_device_without_streams_takes_the_synchronous_way(
     assert status.pinned_bytes == 0
 
 
-def test_pinned_memory_that_cannot_be_had_is_said_aloud(card: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_cannot_register_pins_by_allocating(card: torch.device) -> None:
     found = devices.open_device("sim")
+    found.capabilities = dataclasses.replace(found.capabilities, registers=False)
+    memory = HostMemory(found, 1000)
+    assert memory.bytes.is_pinned()
+    memory.lock()
+    memory.unlock()
+    assert memory.bytes.is_pinned()
+
+
+def locked(device: devices.Device, nbytes: int) -> HostMemory:
+    memory = HostMemory(device, nbytes)
+    memory.lock()
+    return memory
+
+
+@pytest.mark.parametrize("registers", [True, False])
+def test_pinned_memory_that_cannot_be_had_is_said_aloud(
+    card: torch.device, monkeypatch: pytest.MonkeyPatch, registers: bool
+) -> None:
+    found = devices.open_device("sim")
+    found.capabilities = dataclasses.replace(found.capabilities, registers=registers)
     real = torch.empty
 
     def refuse(*args: object, **kwargs: object) -> torch.Tensor:
-        if kwargs.get("pin_memory"):
+        if kwargs.get("pin_memory", not kwargs):
             raise RuntimeError("memlock")
         return real(*args, **kwargs)  # type: ignore[call-overload,no-any-return]
 
     monkeypatch.setattr(torch, "empty", refuse)
-    with pytest.warns(UserWarning, match="1000 bytes of pinned memory cannot be had"):
-        assert found.host(1000).numel() == 1000
+    monkeypatch.setattr(torch.simgpu, "host_register", refuse)  # type: ignore[attr-defined]
+    with pytest.warns(UserWarning, match=r"1000 bytes of pinned memory cannot be had \(memlock\).*ulimit -l"):
+        memory = locked(found, 1000)
+    assert not memory.bytes.is_pinned()
+    memory.bytes.fill_(1)
+    memory.unlock()
+
+
+class Runtime:
+    """CUDA's runtime as torch binds it: addresses and sizes in, codes out."""
+
+    def __init__(self, code: int) -> None:
+        self.code, self.calls = code, list[tuple[object, ...]]()
+
+    def cudaHostRegister(self, *call: object) -> int:
+        self.calls.append(call)
+        return self.code
+
+    def cudaHostUnregister(self, *call: object) -> int:
+        self.calls.append(call)
+        return self.code
+
+
+def test_a_device_with_a_runtime_like_cudas_registers_through_it(
+    card: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Runtime(0)
+    monkeypatch.delattr(torch.simgpu, "host_register")  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch.simgpu, "cudart", lambda: runtime, raising=False)  # type: ignore[attr-defined]
+    found = devices.open_device("sim")
+    assert found.capabilities.registers
+    memory = HostMemory(found, 5000)
+    memory.lock()
+    memory.lock()
+    at = memory.bytes.data_ptr()
+    assert at % 4096 == 0
+    assert runtime.calls == [(at, 5000, 0)]
+    del memory
+    assert runtime.calls == [(at, 5000, 0), (at,)]
+    runtime.code = 2
+    with pytest.warns(UserWarning, match="CUDA error 2"):
+        HostMemory(found, 5000).lock()
 
 
 def test_the_environment_chooses_the_device(card: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import describe, moving, protocol
+from . import calibrations, describe, moving, protocol
 from .calibrate import Link, Steps, StepTimer, measure_crossings, measure_link
 from .device import Device, HostClock
 from .engine import Engine
@@ -303,7 +303,8 @@ class Attachment:
             self._engine.place_fixed()
         self._loan = Loan()
         start = CPU if self._state is State.WEIGHING else self._engine.home
-        args, kwargs = self._loan.bring((args, kwargs), start)
+        way = None if start == CPU else self.device.bring
+        args, kwargs = self._loan.bring((args, kwargs), start, way)
         if self._state is State.LEARNING and self._strayed_at in (None, path):
             self._start_recording()
         elif self._state is State.WEIGHING:
@@ -448,10 +449,16 @@ class Attachment:
         """Measure the way to the device, before the first forward, while it is idle and empty."""
         if "link" not in self.session.measure or self._link.bytes_per_second:
             return
+        room = min(self._room, self._masters.slab.numel())
         if self.wish.mode == "chunk":
-            self._link = measure_crossings(self.device, self._room)
-        else:
-            self._link = measure_link(self.device, self._masters.slab, self._room)
+            self._link = calibrations.kept_link(
+                self.device, "crossings", room, lambda: measure_crossings(self.device, self._room)
+            )
+            return
+        memory = "pinned" if self._masters.pinned_bytes else "pageable"
+        self._link = calibrations.kept_link(
+            self.device, memory, room, lambda: measure_link(self.device, self._masters.slab, self._room)
+        )
 
     def _end_recording(self, *, failed: bool) -> None:
         recorder, self._recorder = self._recorder, None

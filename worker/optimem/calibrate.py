@@ -13,7 +13,8 @@ import torch
 from .device import Device
 from .recorder import Border
 
-_SMALLEST, _LARGEST, _SIZES, _REPEATS = 256 << 10, 256 << 20, 8, 3
+_SMALLEST, _SIZES, _REPEATS = 256 << 10, 8, 3
+_SHARE, _LEAST, _MOST = 10, 8 << 20, 64 << 20  # of the weights, what measuring the link may move, and its limits in bytes
 _LARGEST_CROSSING = 16 << 20
 
 
@@ -28,14 +29,18 @@ class Link:
 def measure_link(device: Device, source: torch.Tensor, room: int) -> Link:
     """Copy from `source` (host bytes) into at most `room` device bytes and fit a line by least squares.
 
-    Waits for the device; meant for the end of the recorded forward.
+    Moves a tenth of `source` in all, but at least 8 and at most 64 MiB. Waits for the device; meant for the end of the
+    recorded forward.
     """
-    sizes = _sizes(min(source.numel(), room))
+    spend = min(max(source.numel() // _SHARE, _LEAST), _MOST)
+    sizes = _halves(min(spend // (2 * _REPEATS), source.numel(), room))
     if not sizes:
         return Link(0, 0)
-    target = device.empty(sizes[-1])
-    times = [_time_copies(device, target[:size], source[:size]) for size in sizes]
-    return _fit(sizes, times)
+    target = device.empty(sizes[0])
+    # The largest first: while they are on their way the host asks for the small ones, which then follow without a pause.
+    marks = [_mark_copies(device, target[:size], source[:size]) for size in sizes]
+    device.settle()
+    return _fit(sizes, [min(device.elapsed_ns(a, b) for a, b in pairwise(row)) for row in marks])
 
 
 def measure_crossings(device: Device, room: int) -> Link:
@@ -58,21 +63,26 @@ def _there_and_back(device: Device, size: int) -> int:
 
 
 def _sizes(most: int) -> list[int]:
-    """Return up to eight sizes in equal ratios from 256 KiB to 256 MiB or `most`."""
-    top = min(_LARGEST, most)
-    if top < _SMALLEST:
-        return [top // 2, top] if top > 1 else []
-    ratio = (top / _SMALLEST) ** (1 / (_SIZES - 1))
+    """Return up to eight sizes in equal ratios from 256 KiB to `most`."""
+    if most < _SMALLEST:
+        return [most // 2, most] if most > 1 else []
+    ratio = (most / _SMALLEST) ** (1 / (_SIZES - 1))
     return sorted({int(_SMALLEST * ratio**i) for i in range(_SIZES)})
 
 
-def _time_copies(device: Device, target: torch.Tensor, source: torch.Tensor) -> int:
+def _halves(most: int) -> list[int]:
+    """Return `most`, its half, its quarter and so on down to 256 KiB, at least two; they come to less than twice `most`."""
+    sizes = [most >> i for i in range(_SIZES) if most >> i >= _SMALLEST]
+    return sizes if len(sizes) > 1 else [most, most // 2] if most > 1 else []
+
+
+def _mark_copies(device: Device, target: torch.Tensor, source: torch.Tensor) -> list[Any]:
+    """Ask for the same copy several times; return marks before and after each."""
     marks = [device.timed_mark()]
     for _ in range(_REPEATS):
         target.copy_(source, non_blocking=True)
         marks.append(device.timed_mark())
-    device.settle()
-    return min(device.elapsed_ns(a, b) for a, b in pairwise(marks))
+    return marks
 
 
 def _fit(sizes: Sequence[int], times: Sequence[int]) -> Link:
@@ -84,7 +94,8 @@ def _fit(sizes: Sequence[int], times: Sequence[int]) -> Link:
     spread = sum(w * (n - mean_n) ** 2 for w, n in zip(weights, sizes, strict=True))
     covariance = sum(w * (n - mean_n) * (t - mean_t) for w, n, t in zip(weights, sizes, times, strict=True))
     if covariance <= 0 or spread <= 0:
-        return Link(0, int(sizes[-1] * 1e9 / max(times[-1], 1)))
+        largest = max(zip(sizes, times, strict=True))
+        return Link(0, int(largest[0] * 1e9 / max(largest[1], 1)))
     slope = covariance / spread  # ns per byte
     return Link(max(0, int(mean_t - slope * mean_n)), int(1e9 / slope))
 

@@ -2,9 +2,9 @@
 
 Note: graphs and hooks. A page must be there before the operations of its reader and may go after them, so no graph may reach
 across a hook of ours: Dynamo breaks its graph at the call of the hooked module, and what runs between two hooks may be
-compiled. While a forward is recorded, Dynamo leaves every frame alone, because a dispatch mode is active. But Dynamo looks at
-a module's hooks only while it traces; a graph that has a module inlined goes on without hooks that come later. So graphs are
-dropped whenever hooks come, and also when they go, since larger graphs are possible then.
+compiled. While a forward is recorded, Dynamo leaves every frame alone, because a dispatch mode is active. But Dynamo looks
+at a module's hooks only while it traces; a graph that has a module inlined goes on without hooks that come later. So graphs
+are dropped whenever hooks come, and also when they go, since larger graphs are possible then.
 """
 
 from __future__ import annotations

@@ -7,13 +7,15 @@ copies are done when they return, marks are host times. This file knows nothing 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
 import time
-import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,14 +27,18 @@ PACKAGES = {"simgpu": "simgpu", "xla": "torch_xla", "npu": "torch_npu", "hpu": "
 ALIASES = {"sim": "simgpu", "gpu": "cuda"}
 # What `device=None` falls back to on a machine without an accelerator.
 FALLBACK = "simgpu"
+# Where Linux tells the version of a card's driver.
+_DRIVERS = ("/sys/module/nvidia/version", "/sys/module/amdgpu/version", "/sys/module/xe/version", "/sys/module/i915/version")
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What the device can do; `simulated` means that its times and its memory are not those of a real card."""
+    """What the device can do. `pinned`: host memory can be page-locked; `registers`: any host memory can, not only an
+    allocation of torch's own. `simulated`: its times and its memory are not those of a real card."""
 
     streams: bool
     pinned: bool
+    registers: bool
     asynchronous: bool
     simulated: bool
 
@@ -54,21 +60,19 @@ class Device(ABC):
         with torch.inference_mode(False):  # a block outlives the mode in which it was made
             return torch.empty(nbytes, dtype=torch.uint8, device=self.torch)
 
-    def host(self, nbytes: int) -> torch.Tensor:
-        """Return host bytes, shape (nbytes,), uint8, pinned where that can be had; says aloud where it cannot."""
-        with torch.inference_mode(False):
-            return self._pinned(nbytes) if self.capabilities.pinned else torch.empty(nbytes, dtype=torch.uint8)
+    def bring(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return `tensor` on this device, with the strides that `.to` gives. Raises torch.OutOfMemoryError."""
+        return tensor.to(self.torch)
 
-    def _pinned(self, nbytes: int) -> torch.Tensor:
-        try:
-            return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
-        except RuntimeError as error:
-            warnings.warn(
-                f"optimem: {nbytes} bytes of pinned memory cannot be had ({error}); "
-                "using pageable memory, copies will be slower and will not overlap with compute",
-                stacklevel=3,
-            )
-            return torch.empty(nbytes, dtype=torch.uint8)
+    def register(self, block: torch.Tensor) -> None:
+        """Page-lock host memory, of which `block` is all. Raises RuntimeError; only where `capabilities.registers`."""
+        lock, _ = _registrar(self.torch)
+        lock(block)
+
+    def unregister(self, block: torch.Tensor) -> None:
+        """Undo `register`. No copy may be in flight. Raises RuntimeError."""
+        _, unlock = _registrar(self.torch)
+        unlock(block)
 
     @abstractmethod
     def fetch(self, target: torch.Tensor, source: torch.Tensor, after: Any = None) -> Any:
@@ -115,6 +119,27 @@ class Device(ABC):
         uuid = str(getattr(_ask(self.torch, "get_device_properties"), "uuid", "") or "")
         return uuid if not uuid or uuid.startswith("GPU-") else f"GPU-{uuid}"
 
+    def driver(self) -> str:
+        """Return what drives the card, with its version: as the device's module tells, else the system; or an empty text."""
+        told = _ask(self.torch, "driver_version", argument=False)
+        return told if isinstance(told, str) else _first_text(_DRIVERS)
+
+    def link(self) -> str:
+        """Return which link the card is on, so that it can be told from another one; an empty text where nothing tells."""
+        told = _ask(self.torch, "link_now", argument=False)
+        if isinstance(told, str):
+            return told
+        about = _ask(self.torch, "get_device_properties")
+        domain, bus, slot = (getattr(about, f"pci_{part}_id", None) for part in ("domain", "bus", "device"))
+        if domain is None or bus is None or slot is None:
+            return ""
+        address = f"{domain:04x}:{bus:02x}:{slot:02x}.0"
+        # not the speed of the moment: an idle card lowers it
+        width, speed = (
+            _first_text([f"/sys/bus/pci/devices/{address}/{name}"]) for name in ("current_link_width", "max_link_speed")
+        )
+        return f"{address} x{width} {speed}"
+
     def memory(self) -> tuple[int, int]:
         """Return (bytes that this process could still take, bytes in all)."""
         answer = _ask(self.torch, "mem_get_info")
@@ -152,6 +177,19 @@ class AsyncDevice(Device):
         super().__init__(torch_device)
         self._copies = torch.Stream(torch_device)
         self._index = self._copies.device_index  # by number, since torch looks a device up each time
+
+    def bring(self, tensor: torch.Tensor) -> torch.Tensor:
+        """As `Device.bring`; plain tensors in RAM are read before this returns, and the host waits for no copy."""
+        plain = (
+            type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided and not tensor.is_quantized
+        )
+        if not (self.capabilities.pinned and plain and tensor.device.type == "cpu"):
+            return super().bring(tensor)
+        if not tensor.numel():
+            return torch.empty_like(tensor, device=self.torch)
+        # A copy of our own even of pinned tensors: the caller may write to the original as soon as the call is over.
+        staged = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
+        return staged.to(self.torch, non_blocking=True)
 
     def fetch(self, target: torch.Tensor, source: torch.Tensor, after: Any = None) -> Any:
         if after is not None:
@@ -305,6 +343,7 @@ def _capabilities(device: torch.device) -> Capabilities:
     return Capabilities(
         streams=streams,
         pinned=streams and _has_pinned(),
+        registers=streams and _can_register(device),
         asynchronous=streams,
         simulated=bool(getattr(_module(device), "simulated", False)),
     )
@@ -330,6 +369,43 @@ def _has_pinned() -> bool:
         return False
 
 
+Lock = Callable[[torch.Tensor], None]
+
+
+def _can_register(device: torch.device) -> bool:
+    module = _module(device)
+    if hasattr(module, "host_register"):
+        return True
+    return hasattr(module, "cudart") and hasattr(module.cudart(), "cudaHostRegister")
+
+
+def _registrar(device: torch.device) -> tuple[Lock, Lock]:
+    """Return what locks and unlocks host memory: functions of the device's module, or those of CUDA's runtime."""
+    module = _module(device)
+    if hasattr(module, "host_register"):
+        return module.host_register, module.host_unregister
+    runtime = module.cudart()
+
+    def lock(block: torch.Tensor) -> None:
+        _check(device, runtime.cudaHostRegister(block.data_ptr(), block.numel(), 0))
+
+    def unlock(block: torch.Tensor) -> None:
+        _check(device, runtime.cudaHostUnregister(block.data_ptr()))
+
+    return lock, unlock
+
+
+def _check(device: torch.device, code: Any) -> None:
+    """Raise RuntimeError where `code`, of CUDA's runtime, is an error."""
+    if int(code) == 0:
+        return
+    try:  # the runtime keeps the error for whoever launches a kernel next: let that be us
+        torch.zeros(1, device=device)
+    except RuntimeError as error:
+        raise RuntimeError(f"CUDA error {int(code)}") from error
+    raise RuntimeError(f"CUDA error {int(code)}")
+
+
 def _module(device: torch.device) -> Any:
     if device.type == "cpu":
         return torch.cpu
@@ -348,6 +424,14 @@ def _ask(device: torch.device, name: str, *, argument: bool = True) -> Any:
         return function(device) if argument else function()
     except (RuntimeError, NotImplementedError, AssertionError, TypeError):
         return None
+
+
+def _first_text(paths: Iterable[str]) -> str:
+    """Return the text of the first of these files that there is, or an empty one."""
+    for path in paths:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return Path(path).read_text().strip()
+    return ""
 
 
 def _first_line(error: BaseException) -> str:

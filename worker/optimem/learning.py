@@ -48,13 +48,14 @@ class OnDevice:
 
     def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
         def bring(span: Span) -> None:
-            if span not in self.touched:
-                self.end_step(recorder)
-                self._make_room(span, recorder, budget, retain)
-                self.touched.fetch(span)
-                self.clock.reset_peak()
+            self.end_step(recorder)
+            running, reads = set(recorder.stack), recorder.reads
+            self.touched.make_room(span, budget, lambda old: not running.isdisjoint(reads.get(old, ())))
+            self.touched.fetch(span, budget - self.touched.nbytes)
+            self.clock.reset_peak()
 
-        recorder = Recorder(self.clock, self._lookup, bring, known)
+        recorder = Recorder(self.clock, self._lookup, bring, known, lambda span: span not in self.touched)
+        self.touched.retain = retain
         self.clock.reset_peak()
         return recorder
 
@@ -63,10 +64,6 @@ class OnDevice:
         self.peak = max(self.peak, peak)
         recorder.size_of_step(max(0, peak - self.touched.nbytes))
         self.clock.reset_peak()
-
-    def _make_room(self, span: Span, recorder: Recorder, budget: int, retain: Collection[Span]) -> None:
-        running, reads = set(recorder.stack), recorder.reads
-        self.touched.make_room(span, budget, lambda old: not running.isdisjoint(reads.get(old, ())), retain)
 
     def _lookup(self, tensor: torch.Tensor) -> Span | None:
         return self._masters.span_of(tensor) or self.touched.span_of(tensor)
@@ -84,7 +81,7 @@ class OnCpu:
         self._fixed_bytes = fixed_bytes
 
     def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
-        return Recorder(self.clock, self._masters.span_of, lambda span: None, known)
+        return Recorder(self.clock, self._masters.span_of, lambda span: None, known, lambda span: False)
 
     def end_step(self, recorder: Recorder) -> None:
         recorder.size_of_step(recorder.live.take_peak() + self._fixed_bytes)

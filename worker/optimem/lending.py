@@ -16,6 +16,8 @@ import torch
 
 from . import moving
 
+Way = Callable[[torch.Tensor], torch.Tensor]
+
 
 class Loan:
     """The arguments of one call, at each border at which they change sides."""
@@ -24,9 +26,10 @@ class Loan:
         self._lent: dict[int, tuple[Any, Any, int]] = {}  # by the id of what stands: that, what was found, its version
         self._containers: dict[int, Any] = {}
 
-    def bring(self, value: Any, device: torch.device) -> Any:
-        """Return `value` with every tensor in it on `device`; the same object wherever that can be."""
-        return self._bring(value, device, {})
+    def bring(self, value: Any, device: torch.device, way: Way | None = None) -> Any:
+        """Return `value` with every tensor in it on `device`; the same object wherever that can be. `way` is how a tensor
+        gets there, its own `.to` by default."""
+        return self._bring(value, lambda tensor: moving.move(tensor, device, way), {})
 
     def give_back(self, home: torch.device | None = None) -> None:
         """Put into the caller's containers what was found in them, unless the call has put something else there, which goes
@@ -39,20 +42,20 @@ class Loan:
                     found.copy_(stands)
         self._lent, self._containers = {}, {}
 
-    def _bring(self, value: Any, device: torch.device, known: dict[int, Any]) -> Any:
+    def _bring(self, value: Any, move: Way, known: dict[int, Any]) -> Any:
         if id(value) in known:
             return known[id(value)]
         known[id(value)] = value
         if isinstance(value, torch.Tensor):
             with torch.inference_mode(False):  # so that writing to it is counted
-                stands = moving.move(value, device)
+                stands: Any = move(value)
         elif isinstance(value, tuple):
-            items = [self._bring(item, device, known) for item in value]
+            items = [self._bring(item, move, known) for item in value]
             stands = value if all(map(operator.is_, items, value)) else _like(value, items)
         else:
             if _slots(value) is not None:
                 self._containers[id(value)] = value
-                _fill(value, lambda item: self._bring(item, device, known))
+                _fill(value, lambda item: self._bring(item, move, known))
             return value
         if stands is not value:
             self._lent[id(stands)] = stands, value, _version(stands)

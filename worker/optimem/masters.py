@@ -1,4 +1,4 @@
-"""The masters: every pageable weight's home, one slab of host memory, pinned where that can be had.
+"""The masters: every pageable weight's home, one slab of host memory, page-locked where that can be had.
 
 The slab starts in the order of registration. Where the plan wants other neighbours, the bytes are moved once.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
 from .device import Device
+from .hostmemory import HostMemory, trim
 from .units import Span, Weight, aligned, storage_pointer
+
+_TRIM = 16 << 20  # freed bytes that the C library may keep while the weights move in
 
 
 class Masters:
@@ -22,12 +25,12 @@ class Masters:
         self._at = _layout(spans)
         self._poison = poison()
         self._by_parameter = {id(weight.parameter): span for span in spans for weight in span.weights}
-        self.slab = device.host(sum(aligned(span.nbytes) for span in spans))
+        self._memory = HostMemory(device, sum(aligned(span.nbytes) for span in spans))
+        self.slab = self._memory.bytes
         self.home: dict[Weight, torch.Tensor] = {}  # how each weight looks into the slab
-        for span in spans:
-            self._at_span(span).copy_(span.source())
-            self._move_in(span)  # which frees what it was copied from, so that RAM never holds the weights twice
-        self._settle_in(spans)
+        self._gather(spans)
+        self._settle_in(spans, [])
+        self._memory.lock()
 
     @property
     def pinned_bytes(self) -> int:
@@ -44,6 +47,11 @@ class Masters:
             end += aligned(span.nbytes)
         return self.slab[start:end]
 
+    def behind(self, span: Span) -> Iterator[Span]:
+        """Yield the spans that follow `span` in the slab."""
+        for index in range(self._index[span] + 1, len(self._order)):
+            yield self._order[index]
+
     def arrange(self, order: Sequence[Span]) -> None:
         """Bring the spans into `order`, moving only what lies between places where both orders hold the same spans.
 
@@ -57,8 +65,9 @@ class Masters:
             for span in new:
                 source = aside[self._at[span] - low :][: span.nbytes]
                 self.slab[wanted[span] :][: span.nbytes].copy_(source)
+        moved = [span for span in order if wanted[span] != self._at[span]]
         self._at = wanted
-        self._settle_in(order)
+        self._settle_in(order, moved)
 
     def return_home(self, spans: Iterable[Span]) -> None:
         """Let the parameters of `spans` look into the slab."""
@@ -89,18 +98,32 @@ class Masters:
         return known
 
     def leave(self) -> None:
-        """Give every span a storage of its own again and let the parameters look into it."""
+        """Give every span a storage of its own again and let the parameters look into it. The slab is pageable again."""
         for span in self._at:
             with torch.inference_mode(False):
                 own = span.own(self._at_span(span))
             for weight in span.weights:
                 weight.parameter.data = weight.view(own, 0)
         self.home.clear()
+        self._memory.unlock()
 
-    def _settle_in(self, spans: Sequence[Span]) -> None:
-        self._order = list(spans)
-        self._starts = [self._at[span] for span in spans]
+    def _gather(self, spans: Sequence[Span]) -> None:
+        """Move the weights in one by one, which frees what they were copied from: RAM never holds them twice."""
+        untrimmed = 0
         for span in spans:
+            self._at_span(span).copy_(span.source())
+            self._move_in(span)
+            untrimmed += span.nbytes
+            if untrimmed > max(_TRIM, self.slab.numel() // 8):
+                trim()
+                untrimmed = 0
+        trim()
+
+    def _settle_in(self, order: Sequence[Span], moved: Iterable[Span]) -> None:
+        self._order = list(order)
+        self._index = {span: index for index, span in enumerate(order)}
+        self._starts = [self._at[span] for span in order]
+        for span in moved:
             self._move_in(span)
 
     def _move_in(self, span: Span) -> None:

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import torch
 
 
-def move(value: Any, device: torch.device) -> Any:
-    """Return `value` with every tensor in it on `device`; the same object where nothing had to move."""
+def move(value: Any, device: torch.device, bring: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Any:
+    """Return `value` with every tensor in it on `device`; the same object where nothing had to move.
+
+    `bring` is what moves a tensor there, its own `.to` by default.
+    """
     if isinstance(value, torch.Tensor):
-        return value if _is_on(value, device) else value.to(device)
+        if _is_on(value, device):
+            return value
+        return bring(value) if bring else value.to(device)
     if isinstance(value, (tuple, list)):
-        return _sequence(value, [move(item, device) for item in value])
+        return _sequence(value, [move(item, device, bring) for item in value])
     if isinstance(value, MutableMapping):
-        return _entries(value, {key: move(item, device) for key, item in value.items()})
+        return _entries(value, {key: move(item, device, bring) for key, item in value.items()})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _fields(value, {f.name: move(getattr(value, f.name), device) for f in dataclasses.fields(value)})
+        return _fields(value, {f.name: move(getattr(value, f.name), device, bring) for f in dataclasses.fields(value)})
     return value
 
 

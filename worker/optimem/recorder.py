@@ -69,7 +69,8 @@ class _Log:
 
 
 class Recorder:
-    """Records one outermost call. `lookup` tells whose weight a tensor is, `bring` makes it usable before it is read."""
+    """Records one outermost call. `lookup` tells whose weight a tensor is, `bring` makes it usable before it is read
+    where it is `missing`."""
 
     def __init__(
         self,
@@ -77,15 +78,19 @@ class Recorder:
         lookup: Callable[[torch.Tensor], Span | None],
         bring: Callable[[Span], None],
         known: dict[Span, dict[str, None]],
+        missing: Callable[[Span], bool],
     ) -> None:
         self._clock = clock
+        self._missing = missing
+        self._mark: Any = None  # the latest one
+        self._ran = True  # since that mark
         self._lookup = lookup
         self._bring = bring
         self._log = _Log(reads={span: dict(readers) for span, readers in known.items()})
         self._seen: set[Span] = set()
         self._stack: list[str] = []
         self.live = LiveBytes()
-        self._watch = Watch(self._saw, self.live.note)
+        self._watch = Watch(self._saw, self._made)
 
     @property
     def stack(self) -> list[str]:
@@ -142,7 +147,7 @@ class Recorder:
         sizes = [0] * (len(borders) - 1)
         for segment in self._log.segments:
             step = step_of[segment.border]
-            if segment.end is not None and 0 <= step < len(ns):
+            if segment.end is not None and segment.end is not segment.start and 0 <= step < len(ns):
                 ns[step] += self._clock.elapsed_ns(segment.start, segment.end)
         for index, nbytes in enumerate(self._log.sizes):
             if 0 <= step_of[index] < len(sizes):
@@ -182,7 +187,7 @@ class Recorder:
         return found
 
     def _border(self, path: str, passing: Any, *, entry: bool) -> None:
-        mark = self._clock.timed_mark()
+        mark = self._mark_now()
         if self._log.segments:
             self._log.segments[-1].end = mark
         self._log.borders.append(Border(path, entry))
@@ -190,17 +195,30 @@ class Recorder:
         self._log.crossings.append(sum(tensor.numel() * tensor.element_size() for tensor in moving.tensors(passing)))
         self._log.segments.append(_Segment(len(self._log.borders) - 1, mark))
 
+    def _made(self, output: Any) -> None:
+        """Note that something has run: the next mark is another one."""
+        self._ran = True
+        self.live.note(output)
+
+    def _mark_now(self) -> Any:
+        """Return a mark that has passed once all is done that ran so far; the latest one where nothing has run since."""
+        if self._ran:
+            self._mark, self._ran = self._clock.timed_mark(), False
+        return self._mark
+
     def _fetch(self, span: Span) -> None:
-        with self._watch.aside(), self._uncounted():
-            self._bring(span)
+        if self._missing(span):
+            with self._watch.aside(), self._uncounted():
+                self._bring(span)
 
     @contextmanager
     def _uncounted(self) -> Iterator[None]:
         """Keep a fetch out of the step's time."""
         segment = self._log.segments[-1]
-        segment.end = self._clock.timed_mark()
+        segment.end = self._mark_now()
         yield
-        self._log.segments.append(_Segment(segment.border, self._clock.timed_mark()))
+        self._ran = True
+        self._log.segments.append(_Segment(segment.border, self._mark_now()))
 
 
 def _count(keep: list[bool]) -> list[int]:

@@ -4,6 +4,7 @@ index 0."""
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import warnings
 from collections.abc import Callable
@@ -144,6 +145,14 @@ def link_now() -> str:
     """The link as it is now, ``"pcie4x16"``; others may have changed it (``simgpu link``)."""
     generation, width = _C.link()
     return f"pcie{generation}x{width}"
+
+
+def driver_version() -> str:
+    """What times hang on, in place of a driver's version: the profile, the rates of the link, and the host."""
+    played = _now_played()
+    model, way, host = played.profile, played.link, played.host
+    told = repr((model, way, host))
+    return f"simgpu {model.key} {hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
 
 def _speeds(model: Profile, way: Link, host: Host) -> _C.Speeds:
