@@ -20,6 +20,7 @@ from torch import nn
 
 from . import describe, moving, protocol
 from .calibrate import Link
+from .casts import Casts
 from .device import Device
 from .engine import ChunkEngine, Engine, Known, PageEngine
 from .errors import BadInput, ControllerError
@@ -88,6 +89,7 @@ class Attachment:
         self._plan = self._first_plan()
         self._state = State.LEARNING
         self._gate = Gate()
+        self._casts = Casts()
         self._units: list[Unit] = []
         self._own = {unit.spans[0].owner: list(unit.spans) for unit in by_owner(self._inventory.spans)}
         self._known: Known = {}
@@ -236,12 +238,14 @@ class Attachment:
             assert self._recording is not None
             self._engine.begin()
             self._meter.begin(self._recording)
+        self._casts.drop()
         self._refused, self._inside = False, True
         return args, kwargs
 
     def _end(self, path: str, output: Any) -> Any:
         failed = sys.exc_info()[1] is not self._error_at_entry
         self._inside, self._error_at_entry = False, None
+        self._casts.restore()
         output = self._own_copies(output)
         self._thaw()
         if not failed:
@@ -262,6 +266,7 @@ class Attachment:
             self._engine.end_recording()
         self._meter.end(failed=True)
         self._engine.finish(lap=True)
+        self._casts.restore()
         self._thaw()
 
     # Learning.

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from torch.utils._pytree import tree_iter
 
 from . import moving
+from .compiled import pause_compiling
 from .device import Device
 from .live import LiveBytes
 from .units import Reading, Span
@@ -95,6 +96,7 @@ class Recorder:
         self._busy = False
         self.live = LiveBytes()
         self._modes = (_Functions(self), _Operations(self))
+        self._go_on: Callable[[], None] = lambda: None
 
     @property
     def stack(self) -> list[str]:
@@ -108,6 +110,7 @@ class Recorder:
 
     def start(self) -> None:
         """Begin to watch operations."""
+        self._go_on = pause_compiling()
         for mode in self._modes:
             mode.__enter__()  # type: ignore[no-untyped-call]
 
@@ -116,6 +119,7 @@ class Recorder:
         for mode in reversed(self._modes):
             if mode.is_on_top():
                 mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._go_on()
 
     def enter(self, path: str, own: list[Span], passing: Any) -> None:
         """Note that module `path` begins, called with `passing`; bring its `own` weights."""
