@@ -48,6 +48,21 @@ def plain_result(trap: str) -> Any:
     return bits(model(*args, **kwargs))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [lambda m, x: torch.fx.symbolic_trace(m), lambda m, x: nn.Sequential(torch.jit.trace(m[0], (x,)), *m[1:])],
+    ids=["FX", "traced by jit"],
+)
+@pytest.mark.parametrize("mode", ["page", "chunk"])
+def test_modules_made_of_others_are_paged_too(card: torch.device, mode: str, change: Any) -> None:
+    plain = nn.Sequential(*models.linears(4)).eval()
+    with torch.no_grad():
+        expected = bits(plain(models.rows()))
+        model = ATTACH[mode](change(plain, models.rows()).eval(), card, vram="60%")
+        for _ in range(4):
+            assert bits(model(models.rows())) == expected
+
+
 @pytest.mark.parametrize("mode", ["page", "chunk"])
 @pytest.mark.parametrize("vram", ["30%", "60%", "120%"])
 @pytest.mark.parametrize("trap", models.TRAPS)
@@ -279,6 +294,10 @@ class TestBadInput:
             (lambda: models.Stack().eval().to("meta"), "meta device"),
             (lambda: models.Stack().eval().to("simgpu"), "must be on the CPU"),
             (lambda: nn.Sequential(nn.LazyLinear(3)).eval(), "not initialised"),
+            (
+                lambda: nn.Sequential(torch.jit.script(nn.Linear(3, 3).eval())).eval(),
+                "module 0 was made by torch.jit.script",
+            ),
         ],
     )
     def test_models(self, card: torch.device, make: Any, match: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.jit._script import RecursiveScriptModule
 
 from .errors import BadInput
 
@@ -111,6 +112,7 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
 
     Where `loaded` is False sizes are all that is asked for, and the weights may lie anywhere, on the meta device too.
     """
+    _refuse_scripted(model)
     _refuse_training(model)
     names: dict[int, str] = {}
     plain: list[tuple[str, nn.Module, str, nn.Parameter]] = []
@@ -231,6 +233,15 @@ def _is_plain(parameter: nn.Parameter) -> bool:
         and not parameter.is_conj()
         and not parameter.is_neg()
     )
+
+
+def _refuse_scripted(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, RecursiveScriptModule):
+            raise BadInput(
+                f"{'its module ' + path if path else 'the model'} was made by torch.jit.script and takes no hooks; "
+                "page the module that it was scripted from"
+            )
 
 
 def _refuse_training(model: nn.Module) -> None:
