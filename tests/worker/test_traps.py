@@ -224,3 +224,18 @@ def test_weights_that_no_forward_reads_take_no_device_bytes(card: torch.device) 
     status = optimem.status(model)
     assert status is not None
     assert status.resident_bytes + status.arena_bytes < status.weights_bytes / 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda m, x: torch.fx.symbolic_trace(m), lambda m, x: nn.Sequential(torch.jit.trace(m[0], (x,)), *m[1:])],
+    ids=["FX", "traced by jit"],
+)
+@pytest.mark.parametrize("mode", ["page", "chunk"])
+def test_modules_made_of_others_are_paged_too(card: torch.device, mode: str, change: Any) -> None:
+    plain = nn.Sequential(*models.linears(4)).eval()
+    with torch.no_grad():
+        expected = bits(plain(models.rows()))
+        model = ATTACH[mode](change(plain, models.rows()).eval(), card, vram="60%")
+        for _ in range(4):
+            assert bits(model(models.rows())) == expected

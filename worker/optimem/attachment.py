@@ -23,6 +23,7 @@ from torch import nn
 
 from . import calibrations, describe, moving, protocol
 from .calibrate import Link, Steps, StepTimer, measure_crossings, measure_link
+from .casts import Casts
 from .device import Device, HostClock
 from .engine import Engine
 from .errors import BadInput, ControllerError, OptimemError
@@ -103,6 +104,7 @@ class Attachment:
         self.wish = wish
         self.habits = habits
         self._gate = Gate()
+        self._casts = Casts()
         self._attach()
 
     def _attach(self) -> None:
@@ -311,6 +313,7 @@ class Attachment:
             self._start_weighing()
         else:
             self._start_steady()
+        self._casts.drop()
         self._refused, self._inside = False, True
         return args, kwargs
 
@@ -346,6 +349,7 @@ class Attachment:
         self._inside, self._error_at_entry = False, None
         self._stop_watching()
         self._loan.give_back()
+        self._casts.restore()
         output = self._own_copies(output)
         place = self._engine.home if self._weigher is not None else None
         place = self._engine.output or place
@@ -376,6 +380,7 @@ class Attachment:
         self._meter.end(failed=True)
         self._engine.finish(lap=True)
         self._loan.give_back()
+        self._casts.restore()
         self._thaw()
 
     def _stop_watching(self) -> None:
@@ -410,6 +415,7 @@ class Attachment:
     def _suspend(self) -> None:
         self._inside = False
         self._stop_watching()
+        self._casts.restore()
         if self._recorder is not None:
             self._end_recording(failed=True)
         self._thaw()

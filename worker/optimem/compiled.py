@@ -2,9 +2,10 @@
 
 Note: graphs and hooks. A page must be there before the operations of its reader and may go after them, so no graph may reach
 across a hook of ours: Dynamo breaks its graph at the call of the hooked module, and what runs between two hooks may be
-compiled. While a forward is recorded, Dynamo leaves every frame alone, because a dispatch mode is active. But Dynamo looks
-at a module's hooks only while it traces; a graph that has a module inlined goes on without hooks that come later. So graphs
-are dropped whenever hooks come, and also when they go, since larger graphs are possible then.
+compiled. While a forward is recorded nothing is compiled: Dynamo leaves frames alone where a dispatch mode is active, and
+parts that are compiled by themselves are told to be eager. Dynamo looks at a module's hooks only while it traces, and a
+graph that has a module inlined goes on without hooks that come later. So graphs are dropped whenever hooks come, and when
+they go too, since larger graphs are possible then.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch._C._dynamo.eval_frame import (
     _FrameAction,
     _FrameExecStrategy,
@@ -45,3 +47,16 @@ def forget_graphs() -> None:
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None:
         dynamo.reset()
+
+
+def pause_compiling() -> Callable[[], None]:
+    """Let compiled parts run as they are written, in this process; return what lets them go on."""
+    if "torch._dynamo" not in sys.modules:
+        return lambda: None
+    stance = torch.compiler.set_stance("force_eager")
+
+    def go_on() -> None:
+        stance.__exit__(None, None, None)
+        forget_graphs()  # torch 2.9 would leave for good what it had to leave alone once
+
+    return go_on

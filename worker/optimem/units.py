@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.jit._script import RecursiveScriptModule
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
@@ -130,6 +131,7 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
 
     Where `loaded` is False sizes are all that is asked for, and the weights may lie anywhere, on the meta device too.
     """
+    _refuse_scripted(model)
     _refuse_training(model)
     names: dict[int, str] = {}
     plain: list[Named] = []
@@ -260,6 +262,15 @@ def is_plain(parameter: torch.Tensor) -> bool:
         and not parameter.is_neg()
         and not parameter.is_quantized
     )
+
+
+def _refuse_scripted(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, RecursiveScriptModule):
+            raise BadInput(
+                f"{'its module ' + path if path else 'the model'} was made by torch.jit.script and takes no hooks; "
+                "page the module that it was scripted from"
+            )
 
 
 def _refuse_training(model: nn.Module) -> None:

@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._pytree import tree_iter
 
+from .compiled import pause_compiling
+
 # What may be asked of a tensor without reading it, as named by torch's function mode.
 _HARMLESS = frozenset(
     {"size", "dim", "numel", "stride", "element_size", "is_floating_point", "is_complex", "storage_offset"}
@@ -30,9 +32,11 @@ class Watch:
         self.made = made
         self.busy = False  # our own operations run
         self._modes = (_Functions(self), _Operations(self))
+        self._go_on: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Begin to watch the operations of this thread."""
+        self._go_on = pause_compiling()
         for mode in self._modes:
             mode.__enter__()  # type: ignore[no-untyped-call]
 
@@ -41,6 +45,8 @@ class Watch:
         for mode in reversed(self._modes):
             if mode.is_on_top():
                 mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._go_on()
+        self._go_on = lambda: None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
