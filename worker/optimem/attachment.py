@@ -25,6 +25,7 @@ from .calibrate import Link
 from .device import Device
 from .engine import ChunkEngine, Engine, Known, PageEngine
 from .errors import BadInput, ControllerError, OptimemError
+from .fastpaths import NOTE, SlowPath
 from .fixed import PackedTies, kept, send, send_home
 from .gate import Gate
 from .hooks import Ties
@@ -74,7 +75,7 @@ class Status:
     misses: int
     pinned_bytes: int
     controller: str  # "connected" or "gone"
-    kept: tuple[str, ...]  # what is not paged, or held through whole forwards: "norm.count: a buffer, may be written to"
+    notes: tuple[str, ...]  # what is not paged or held through whole forwards, what "equal" means: "mean: a buffer, ..."
 
 
 class Attachment:
@@ -120,6 +121,7 @@ class Attachment:
         self._places, self._versions = self._fingerprint()
         self._ties = Ties(model, self._enter, self._leave, device.settle)
         self._packed_ties = PackedTies(model)
+        self._slow_path = SlowPath(model)
         self._entrances = self._ties.entrances if wish.mode == "page" else {""}
         self._timed: set[str] = set()  # modules whose borders are those of the recording
         self._ties.set(self._ties.paths)
@@ -133,6 +135,7 @@ class Attachment:
         self._state = State.DETACHED
         self._ties.untie()
         self._packed_ties.untie()
+        self._slow_path.end()
         self._engine.close()
         send_home(self._model)
         self._masters.leave()
@@ -168,12 +171,16 @@ class Attachment:
             misses=self._engine.misses,
             pinned_bytes=self._masters.pinned_bytes,
             controller="gone" if self.session.lost else "connected",
-            kept=(*kept(self._inventory, self._model), *_held_throughout(self._units, self._recording)),
+            notes=self._notes(),
         )
 
     def told(self) -> tuple[protocol.Manifest, protocol.Measured | None]:
         """Return what the controller was told of the model: its units, and once it was recorded the latest step times."""
         return self._told
+
+    def _notes(self) -> tuple[str, ...]:
+        held = _held_throughout(self._units, self._recording)
+        return (*kept(self._inventory, self._model), *held, *([NOTE] if self._slow_path.needed else []))
 
     def report(self) -> None:
         """Tell the controller how the plan fares."""
@@ -266,12 +273,14 @@ class Attachment:
             assert self._recording is not None
             self._engine.begin()
             self._meter.begin(self._recording)
+        self._slow_path.take()
         self._refused, self._inside = False, True
         return args, kwargs
 
     def _end(self, path: str, output: Any) -> Any:
         failed = sys.exc_info()[1] is not self._error_at_entry
         self._inside, self._error_at_entry = False, None
+        self._slow_path.end()
         self._loan.give_back()
         output = self._own_copies(output)
         if isinstance(output, GeneratorType):
@@ -296,6 +305,7 @@ class Attachment:
         self._meter.end(failed=True)
         self._engine.finish(lap=True)
         self._loan.give_back()
+        self._slow_path.end()
         self._thaw()
 
     def _resumed(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -324,6 +334,7 @@ class Attachment:
 
     def _suspend(self) -> None:
         self._inside = False
+        self._slow_path.end()
         if self._recorder is not None:
             self._end_recording(failed=True)
         self._thaw()
