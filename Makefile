@@ -59,6 +59,7 @@ bench: setup
 	$(VENV)/bin/simgpu check
 
 soak: setup
+	OPTIMEM_SOAK=10000 $(VENV)/bin/python -m pytest tests/worker/test_soak.py
 	go test ./ipc -run '^$$' -fuzz FuzzDecode -fuzztime 10m
 	go test ./planner -run '^$$' -fuzz FuzzBuild -fuzztime 10m
 

@@ -44,7 +44,9 @@ def outcome(call: Any, x: torch.Tensor) -> Any:
         return Planned
 
 
-def attached(recipe: Recipe, mode: str, share: int, card: torch.device, x: torch.Tensor, first: Any) -> tuple[nn.Module, int]:
+def attached(
+    recipe: Recipe, mode: str, share: int, card: torch.device, x: torch.Tensor, first: Any
+) -> tuple[nn.Module, int]:
     """Return the paged program at the smallest budget that works from `share` % on, its first call done, and the budget."""
     while True:
         model = recipe.build()
@@ -89,7 +91,8 @@ def check(card: torch.device, recipe: Recipe, mode: str, share: int, seeds: list
                 except RuntimeError as error:  # a reader that was never seen before: loud, clear, and learnt
                     assert "optimem: a weight" in str(error)
                     assert recipe.wanders or other < 7
-                    for buffer, before in zip(model.buffers(), buffers): buffer.copy_(before)
+                    for buffer, before in zip(model.buffers(), buffers):
+                        buffer.copy_(before)
             else:
                 raise AssertionError("excuses")
             assert got == wanted

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
+import signal
 import threading
 import weakref
 from types import GeneratorType
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import models
 import optimem
@@ -120,6 +123,132 @@ def test_an_exception_in_forward_leaves_a_working_model(card: torch.device, erro
     optimem.detach(model)
     model.armed = None
     assert bits(model(x)) == bits(plain(x))
+
+
+@pytest.mark.trap(4)
+@pytest.mark.parametrize("vram", ["40%", "120%"])
+@pytest.mark.parametrize("at", [0, 2])
+def test_ctrl_c_deep_inside_leaves_a_working_model(card: torch.device, at: int, vram: str) -> None:
+    class Interrupted(nn.Linear):
+        armed = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = super().forward(x)
+            if self.armed:
+                signal.raise_signal(signal.SIGINT)
+            return x
+
+    plain = models.Stack()
+    plain.layers[2] = nn.Sequential(nn.Sequential(Interrupted(models.WIDTH, models.WIDTH)))
+    plain.eval()
+    model = optimem.page(copy.deepcopy(plain), card, vram=vram)
+    with torch.no_grad():
+        for forward in range(6):
+            model.layers[2][0][0].armed = forward in (at, at + 1)
+            if forward in (at, at + 1):
+                with pytest.raises(KeyboardInterrupt):
+                    model(models.rows())
+            else:
+                assert bits(model(models.rows())) == bits(plain(models.rows()))
+    optimem.detach(model)
+    with torch.no_grad():
+        assert bits(model(models.rows())) == bits(plain(models.rows()))
+
+
+@pytest.mark.trap(4)
+def test_detaching_after_ctrl_c_leaves_all_as_found(card: torch.device) -> None:
+    model = models.Raises().eval()
+    before = found(model)
+    optimem.page(model, card, vram="60%")
+    for error in (None, None, KeyboardInterrupt):
+        model.armed = error
+        with contextlib.suppress(KeyboardInterrupt):
+            model(models.rows())
+    model.armed = None
+    optimem.detach(model)
+    assert found(model) == before
+
+
+@pytest.mark.trap(11)
+def test_a_module_called_on_a_side_thread_is_refused_and_never_waits_for_ever(card: torch.device) -> None:
+    plain = models.SideThread().eval()
+    model = optimem.page(copy.deepcopy(plain), card, vram="60%")
+    with torch.no_grad():
+        for _ in range(2):
+            with pytest.raises(optimem.BadInput, match=r"from a thread .*optimem\.detach"):
+                model(models.rows())
+        assert bits(models.Stack.forward(model, models.rows())) == bits(models.Stack.forward(plain, models.rows()))
+        optimem.detach(model)
+        assert bits(model(models.rows())) == bits(plain(models.rows()))
+
+
+@pytest.mark.trap(11)
+@pytest.mark.parametrize("vram", ["30%", "120%"])
+def test_a_generator_may_be_left_half_way_and_outlive_other_forwards(card: torch.device, vram: str) -> None:
+    plain = models.LazyRoot().eval()
+    model = optimem.page(copy.deepcopy(plain), card, vram=vram)
+    with torch.no_grad():
+        expected = bits(list(plain(models.rows())))
+        for _ in range(3):
+            begun, left = model(models.rows()), model(models.rows())
+            first = next(begun)
+            next(left)
+            left.close()
+            assert bits(list(model(models.rows()))) == expected
+            assert bits([first, *begun]) == expected
+
+
+@pytest.mark.trap(9)
+def test_a_buffer_put_in_from_outside_is_used(card: torch.device) -> None:
+    plain = models.Buffers().eval()
+    model = optimem.page(copy.deepcopy(plain), card, vram="60%")
+    with torch.no_grad():
+        for step in range(4):
+            for each in (plain, model):
+                each.mean = models.rows(models.WIDTH) * step
+            assert bits(model(models.rows())) == bits(plain(models.rows()))
+    optimem.detach(model)
+    assert values(model) == values(plain)
+
+
+@pytest.mark.trap(8)
+def test_a_plain_tensor_that_shared_a_weights_bytes_shares_them_again(card: torch.device) -> None:
+    model = models.Stack().eval()
+    alias = model.layers[1].weight.data
+    optimem.page(model, card, vram="60%")
+    with torch.no_grad():
+        for _ in range(3):
+            model(models.rows())
+        torch.accelerator.synchronize()
+        model.layers[1].weight.mul_(2)
+        optimem.detach(model)
+        assert alias.data_ptr() == model.layers[1].weight.data_ptr()
+        assert bits(alias) == bits(model.layers[1].weight)
+
+
+@pytest.mark.trap(28, 29, 9, 10)
+def test_what_is_not_paged_is_named_with_the_reason(card: torch.device) -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own, self.hands = models.OwnTensorClass(), models.HandsOnWeights()
+            self.packed, self.norm = models.quantised(), nn.BatchNorm1d(models.WIDTH)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.packed(self.norm(self.own(x))[None]), self.hands(x)
+
+    model = optimem.page(Mixed().eval(), card)
+    with torch.no_grad():
+        for _ in range(2):
+            model(models.rows())
+    status = optimem.status(model)
+    assert status is not None
+    notes = dict(note.split(": ", maxsplit=1) for note in status.notes)
+    assert "class of its own" in notes["own.pair"]
+    assert "on the CPU" in notes["packed.linear"]
+    assert "on the CPU" in notes["packed.lstm"]
+    assert "a buffer" in notes["norm.running_mean"]
+    assert "whole forward" in notes["hands.view.weight"]
 
 
 @pytest.mark.trap(33)

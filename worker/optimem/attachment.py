@@ -27,6 +27,7 @@ from .casts import Casts
 from .device import Device, HostClock
 from .engine import Engine
 from .errors import BadInput, ControllerError, OptimemError
+from .fastpaths import NOTE, SlowPath
 from .fixed import PackedTies, kept, send_home
 from .gate import Gate
 from .hooks import Ties
@@ -82,7 +83,7 @@ class Status:
     misses: int
     pinned_bytes: int
     controller: str  # "connected" or "gone"
-    kept: tuple[str, ...]  # what is not paged, or held through whole forwards: "norm.count: a buffer, may be written to"
+    notes: tuple[str, ...]  # what is not paged or held through whole forwards, what "equal" means: "mean: a buffer, ..."
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class Attachment:
         self._ties = Ties(model, self._enter, self._leave, device.settle)
         self._retry = Retry(model, self._recover) if self.habits.retry else None
         self._packed_ties = PackedTies(model)
+        self._slow_path = SlowPath(model)
         self._timed: set[str] = set()  # modules whose borders are those of the recording
         self._ties.set(self._ties.paths)
         weakref.finalize(self, self.session.close, "collected").atexit = False
@@ -168,6 +170,7 @@ class Attachment:
             self._retry.untie()
         self._learner.touched.drop_all()
         self._packed_ties.untie()
+        self._slow_path.end()
         self._engine.close()
         send_home(self._model)
         self._masters.leave()
@@ -203,12 +206,16 @@ class Attachment:
             misses=self._engine.misses,
             pinned_bytes=self._masters.pinned_bytes,
             controller="gone" if self.session.lost else "connected",
-            kept=(*kept(self._inventory, self._model), *_held_throughout(self._units, self._recording)),
+            notes=self._notes(),
         )
 
     def told(self) -> tuple[protocol.Manifest, protocol.Measured | None]:
         """Return what the controller was told of the model: its units, and once it was recorded the latest step times."""
         return self._told
+
+    def _notes(self) -> tuple[str, ...]:
+        held = _held_throughout(self._units, self._recording)
+        return (*kept(self._inventory, self._model), *held, *([NOTE] if self._slow_path.needed else []))
 
     def report(self) -> None:
         """Tell the controller how the plan fares."""
@@ -314,6 +321,7 @@ class Attachment:
         else:
             self._start_steady()
         self._casts.drop()
+        self._slow_path.take()
         self._refused, self._inside = False, True
         return args, kwargs
 
@@ -348,6 +356,7 @@ class Attachment:
             self._recordings = 0  # an unforeseen reader must be learnt, however many have been
         self._inside, self._error_at_entry = False, None
         self._stop_watching()
+        self._slow_path.end()
         self._loan.give_back()
         self._casts.restore()
         output = self._own_copies(output)
@@ -381,6 +390,7 @@ class Attachment:
         self._engine.finish(lap=True)
         self._loan.give_back()
         self._casts.restore()
+        self._slow_path.end()
         self._thaw()
 
     def _stop_watching(self) -> None:
@@ -416,6 +426,7 @@ class Attachment:
         self._inside = False
         self._stop_watching()
         self._casts.restore()
+        self._slow_path.end()
         if self._recorder is not None:
             self._end_recording(failed=True)
         self._thaw()

@@ -21,6 +21,7 @@ import optimem
 from . import describe, moving, protocol, session, targets, units
 from .device import Device, open_device
 from .errors import BadInput
+from .fastpaths import has_fast_paths
 
 log = logging.getLogger("optimem")
 
@@ -160,7 +161,7 @@ def _talk_of_the_cpu(model: nn.Module, device: Device) -> session.Session:
 def _leave_fast_paths(model: nn.Module) -> list[str]:
     """Switch torch's fused attention paths off where the model has any: hooks do so for what is paged, and only like can
     be compared with like."""
-    if not any(isinstance(module, (nn.MultiheadAttention, nn.TransformerEncoderLayer)) for module in model.modules()):
+    if not has_fast_paths(model):
         return []
     torch.backends.mha.set_fastpath_enabled(False)
     return ["torch's fused attention path is off, for the plain model too"]
