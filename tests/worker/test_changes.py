@@ -372,6 +372,10 @@ class TestBadInput:
             (lambda: nn.BatchNorm1d(3, affine=False).to("meta"), r"buffer running_mean is on the meta device"),
             (lambda: models.Stack().to("simgpu"), "must be on the CPU"),
             (lambda: nn.Sequential(nn.Linear(3, 3), nn.LazyLinear(3)), r"1\.weight is not initialised"),
+            (
+                lambda: nn.Sequential(torch.jit.script(nn.Linear(3, 3).eval())).eval(),
+                "module 0 was made by torch.jit.script",
+            ),
             (lambda: UnmadeBuffer(), "buffer later is not initialised"),
             (lambda: in_fake_mode(models.Stack), r"layers\.0\.weight is a fake tensor"),
             (lambda: in_fake_mode(lambda: nn.BatchNorm1d(3, affine=False)), r"buffer running_mean is a fake tensor"),
