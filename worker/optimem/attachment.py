@@ -98,7 +98,7 @@ class Attachment:
         self._link = Link(0, 0)
         self._inside = self._refused = self._through_root = self._shrunk = False
         self._error_at_entry: BaseException | None = None
-        self._strayed_at: str | None = None  # where the call to be recorded begins; None for any
+        self._strayed: set[str] = set()  # where calls begin that are to be recorded; the first may begin anywhere
         self._forwards = self._misses = self._peak = 0
         self._owed = 0  # device bytes that the controller wants back
         self._reported = 0.0
@@ -231,7 +231,8 @@ class Attachment:
         if torch.is_grad_enabled():
             self._freeze()
         args, kwargs = moving.move(args, self._engine.home), moving.move(kwargs, self._engine.home)
-        if self._state is State.LEARNING and self._strayed_at in (None, path):
+        if self._state is State.LEARNING and (not self._strayed or path in self._strayed):
+            self._strayed.discard(path)
             self._ties.set(self._ties.paths)
             self._recorder = self._engine.record(self._known, self._plan.budget_bytes)
             self._recorder.start()
@@ -321,7 +322,8 @@ class Attachment:
         self._plan = plan
         self._meter.restart(steps=steps)
         self._timed = {border.path for border in self._recording.borders}
-        self._state, self._shrunk, self._misses = State.STEADY, False, self._engine.misses
+        self._state = State.LEARNING if self._strayed else State.STEADY
+        self._shrunk, self._misses = False, self._engine.misses
         self._places, self._versions = self._fingerprint()
         self._tie()
 
@@ -340,7 +342,8 @@ class Attachment:
         strayed = failed or self._engine.misses > self._misses
         self._misses = self._engine.misses
         if strayed and not self._shrunk and self._recordings < _RECORDINGS and not self.session.lost:
-            self._state, self._strayed_at = State.LEARNING, path
+            self._state = State.LEARNING
+            self._strayed.add(path)
 
     def _stalls_by_page(self) -> list[int]:
         stalls = [0] * len(self._plan.pages)
@@ -352,7 +355,7 @@ class Attachment:
 
     def _adopt_new_plan(self) -> None:
         plan = self.session.new_plan()
-        if plan is not None and self._state is State.STEADY and plan.version > self._plan.version:
+        if plan is not None and self._recording is not None and plan.version > self._plan.version:
             self._follow(plan, steps=False)
 
     def _shrink_if_asked(self, *, at_start: bool) -> None:

@@ -7,7 +7,7 @@ recorded forward those of one owner that are also read together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -47,13 +47,14 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """A run of bytes shared by all `weights`; `owner` is the first module that registered one of them."""
+    """A run of bytes shared by all `weights`; `owner` is the first of the modules that registered one of them, `owners`."""
 
     owner: str
     kind: str
     nbytes: int
     start: int  # of the first byte in the storage in which it was found
     weights: tuple[Weight, ...]
+    owners: tuple[str, ...] = ()
 
     def source(self) -> torch.Tensor:
         """Return the bytes as found, shape (nbytes,), uint8. Only before the parameters look elsewhere."""
@@ -113,11 +114,15 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
     """
     _refuse_training(model)
     names: dict[int, str] = {}
+    owners: dict[int, list[str]] = {}
     plain: list[tuple[str, nn.Module, str, nn.Parameter]] = []
     fixed: list[torch.Tensor] = []
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
-            if parameter is None or id(parameter) in names:
+            if parameter is None:
+                continue
+            owners.setdefault(id(parameter), []).append(path)
+            if id(parameter) in names:
                 continue
             full = f"{path}.{name}" if path else name
             names[id(parameter)] = full
@@ -128,7 +133,7 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
                 fixed.append(parameter)
         fixed.extend(buffer for buffer in module._buffers.values() if buffer is not None)
     unique = tuple({id(tensor): tensor for tensor in fixed}.values())
-    return Inventory(tuple(_spans(plain)), unique, names)
+    return Inventory(tuple(_spans(plain, owners)), unique, names)
 
 
 def by_owner(spans: Iterable[Span]) -> list[Unit]:
@@ -179,7 +184,7 @@ def _unit_path(owner: str, spans: Sequence[Span], *, whole: bool) -> str:
     return owner if owner and whole else spans[0].weights[0].name
 
 
-def _spans(plain: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Iterator[Span]:
+def _spans(plain: Sequence[tuple[str, nn.Module, str, nn.Parameter]], owners: Mapping[int, Sequence[str]]) -> Iterator[Span]:
     """Merge parameters whose bytes overlap; keep the order of registration."""
     by_storage: dict[int, list[int]] = {}
     for index, (_, _, _, parameter) in enumerate(plain):
@@ -189,7 +194,8 @@ def _spans(plain: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Iterato
     for members in by_storage.values():
         groups.extend(_overlapping(members, [_range(plain[i][3]) for i in members]))
     for group in sorted(groups, key=min):
-        yield _span([plain[i] for i in sorted(group)])
+        found = [plain[i] for i in sorted(group)]
+        yield _span(found, tuple(dict.fromkeys(path for entry in found for path in owners[id(entry[3])])))
 
 
 def _overlapping(members: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -204,14 +210,14 @@ def _overlapping(members: Sequence[int], ranges: Sequence[tuple[int, int]]) -> l
     return groups
 
 
-def _span(group: Sequence[tuple[str, nn.Module, str, nn.Parameter]]) -> Span:
+def _span(group: Sequence[tuple[str, nn.Module, str, nn.Parameter]], owners: tuple[str, ...]) -> Span:
     ranges = [_range(parameter) for _, _, _, parameter in group]
     start, stop = min(low for low, _ in ranges), max(high for _, high in ranges)
     weights = tuple(
         Weight(name, parameter, parameter.dtype, parameter.size(), parameter.stride(), low - start, parameter.is_inference())
         for (_, _, name, parameter), (low, _) in zip(group, ranges, strict=True)
     )
-    return Span(group[0][0], type(group[0][1]).__name__, stop - start, start, weights)
+    return Span(group[0][0], type(group[0][1]).__name__, stop - start, start, weights, owners)
 
 
 def _range(parameter: nn.Parameter) -> tuple[int, int]:
