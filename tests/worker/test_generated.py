@@ -46,6 +46,8 @@ def patiently(model: nn.Module, name: str, x: torch.Tensor) -> Any:
         buffers = copy.deepcopy(list(model.buffers()))
         try:
             return outcome(getattr(model, name), x)
+        except optimem.BadInput:
+            raise
         except RuntimeError as error:
             assert "read by a module that had not read it" in str(error)
             for buffer, before in zip(model.buffers(), buffers, strict=True):
