@@ -1,7 +1,8 @@
-"""Random modules: each node of a program interprets a short list of steps, and each step is one of the things that trip pagers.
+"""Random modules: a node of a program interprets a short list of steps, each of which is one thing that trips pagers.
 
-A program is plain data, so that hypothesis can draw it, shrink it and print it. Nodes call only later nodes (or themselves, to
-a depth), which makes shared children common and programs finite. All data are of shape (ROWS, WIDTH), float32.
+A program is plain data, so that hypothesis can draw it, shrink it and print it. Nodes call only later nodes (or
+themselves, to a depth), which makes shared children common and programs finite. All data are of shape (ROWS, WIDTH) and
+of float32.
 """
 
 from __future__ import annotations

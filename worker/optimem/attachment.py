@@ -135,7 +135,7 @@ class Attachment:
         self._shortage: Shortage | None = None  # what the next forward must be spared
         self._inside = self._refused = self._through_root = self._shrunk = False
         self._error_at_entry: BaseException | None = None
-        self._strayed_at: str | None = None  # where the call to be recorded begins; None for any
+        self._strayed: set[str] = set()  # where calls begin that are to be recorded; the first may begin anywhere
         self._forwards = self._misses = self._peak = 0
         self._owed = 0  # device bytes that the controller wants back
         self._reported = 0.0
@@ -314,7 +314,8 @@ class Attachment:
         start = CPU if self._state is State.WEIGHING else self._engine.home
         way = None if start == CPU else self.device.bring
         args, kwargs = self._loan.bring((args, kwargs), start, way)
-        if self._state is State.LEARNING and self._strayed_at in (None, path):
+        if self._state is State.LEARNING and (not self._strayed or path in self._strayed):
+            self._strayed.discard(path)
             self._start_recording()
         elif self._state is State.WEIGHING:
             self._start_weighing()
@@ -417,7 +418,8 @@ class Attachment:
         self._gate.enter(frame, look_for_stale=True)
         if self._state is State.DETACHED:
             return
-        self._state, self._strayed_at = State.LEARNING, None
+        self._state = State.LEARNING
+        self._strayed.add("")
         self._begin("", (), {})
         assert self._recorder is not None
         self._recorder.enter("", self._own.get("", []), ())
@@ -497,7 +499,11 @@ class Attachment:
         units = by_reading(self._inventory.spans, recording.readings)
         manifest = describe.manifest(self._model, self.wish, self._inventory, units, recording)
         self._plan_anew(manifest, recording, units)
-        if self.wish.mode == "auto" and any(page.placement == "streamed" for page in self._plan.pages):
+        if (
+            self.wish.mode == "auto"
+            and self._state is State.STEADY
+            and any(page.placement == "streamed" for page in self._plan.pages)
+        ):
             self._state = State.WEIGHING
             self._tie()
 
@@ -533,7 +539,8 @@ class Attachment:
         self._meter.restart(steps=steps)
         self._timed = {border.path for border in self._recording.borders}
         self._checked = self._checked and not steps
-        self._state, self._shrunk, self._misses = State.STEADY, False, self._engine.misses
+        self._state = State.LEARNING if self._strayed else State.STEADY
+        self._shrunk, self._misses = False, self._engine.misses
         self._places, self._versions = self._fingerprint()
         self._tie()
 
@@ -555,7 +562,8 @@ class Attachment:
         strayed = failed or self._engine.misses > self._misses
         self._misses = self._engine.misses
         if strayed and not self._shrunk and self._recordings < _RECORDINGS and not self.session.lost:
-            self._state, self._strayed_at = State.LEARNING, path
+            self._state = State.LEARNING
+            self._strayed.add(path)
 
     def _correct(self, steps: Steps) -> None:
         """Take in what steps took on the side on which they ran."""
@@ -631,7 +639,7 @@ class Attachment:
 
     def _adopt_new_plan(self) -> None:
         plan = self.session.new_plan()
-        if plan is not None and self._state is State.STEADY and plan.version > self._plan.version:
+        if plan is not None and self._recording is not None and plan.version > self._plan.version:
             self._follow(plan, steps=False)
 
     def _shrink_if_asked(self, *, at_start: bool) -> None:

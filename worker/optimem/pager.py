@@ -325,7 +325,7 @@ def _needs(
     for page in pages:
         for index in plan.pages[page.index].units:
             unit = units[index]
-            for path in unit.readers or {span.owner for span in unit.spans} - called:
+            for path in {*unit.readers} | {path for span in unit.spans for path in span.owners} - called:
                 needs.setdefault(path, {}).setdefault(page, []).extend(unit.spans)
     return {path: list(by_page.items()) for path, by_page in needs.items()}
 

@@ -7,7 +7,7 @@ recorded forward those of one owner that are also read together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -56,7 +56,7 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """A run of bytes shared by all `weights`; `owner` is the first module that registered one of them."""
+    """A run of bytes shared by all `weights`; `owner` is the first of the modules that registered one of them, `owners`."""
 
     owner: str
     kind: str
@@ -64,6 +64,7 @@ class Span:
     start: int  # of the first byte in the storage in which it was found
     found: StorageWeakRef
     weights: tuple[Weight, ...]
+    owners: tuple[str, ...]
 
     def source(self) -> torch.Tensor:
         """Return the bytes as found, shape (nbytes,), uint8. Only before the parameters look elsewhere."""
@@ -134,11 +135,15 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
     _refuse_scripted(model)
     _refuse_training(model)
     names: dict[int, str] = {}
+    owners: dict[int, list[str]] = {}
     plain: list[Named] = []
     fixed: dict[int, tuple[str, torch.Tensor]] = {}
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
-            if parameter is None or id(parameter) in names:
+            if parameter is None:
+                continue
+            owners.setdefault(id(parameter), []).append(path)
+            if id(parameter) in names:
                 continue
             full = _join(path, name)
             names[id(parameter)] = full
@@ -152,7 +157,7 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
                 _refuse_unusable(f"buffer {_join(path, name)}", buffer, loaded=loaded)
                 fixed.setdefault(id(buffer), (_join(path, name), buffer))
     fixed_names, tensors = zip(*fixed.values(), strict=True) if fixed else ((), ())
-    return Inventory(tuple(spans_of(plain)), tensors, fixed_names, names)
+    return Inventory(tuple(spans_of(plain, owners)), tensors, fixed_names, names)
 
 
 def by_owner(spans: Iterable[Span]) -> list[Unit]:
@@ -207,8 +212,9 @@ def _unit_path(owner: str, spans: Sequence[Span], *, whole: bool) -> str:
     return owner if owner and whole else spans[0].weights[0].name
 
 
-def spans_of(plain: Sequence[Named]) -> Iterator[Span]:
-    """Merge tensors whose bytes overlap; keep the order in which they are given."""
+def spans_of(plain: Sequence[Named], owners: Mapping[int, Sequence[str]] | None = None) -> Iterator[Span]:
+    """Merge tensors whose bytes overlap; keep the order in which they are given. `owners` tell, by a tensor's id, the paths
+    of all modules that hold it; by default it is the one that is named."""
     by_storage: dict[int, list[int]] = {}
     for index, (_, _, _, parameter) in enumerate(plain):
         storage = parameter.untyped_storage()
@@ -217,7 +223,9 @@ def spans_of(plain: Sequence[Named]) -> Iterator[Span]:
     for members in by_storage.values():
         groups.extend(_overlapping(members, [_range(plain[i][3]) for i in members]))
     for group in sorted(groups, key=min):
-        yield _span([plain[i] for i in sorted(group)])
+        found = [plain[i] for i in sorted(group)]
+        holders = (path for entry in found for path in (owners or {}).get(id(entry[3]), [entry[0]]))
+        yield _span(found, tuple(dict.fromkeys(holders)))
 
 
 def _overlapping(members: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -232,15 +240,15 @@ def _overlapping(members: Sequence[int], ranges: Sequence[tuple[int, int]]) -> l
     return groups
 
 
-def _span(group: Sequence[Named]) -> Span:
+def _span(group: Sequence[Named], owners: tuple[str, ...]) -> Span:
     ranges = [_range(parameter) for _, _, _, parameter in group]
     start, stop = min(low for low, _ in ranges), max(high for _, high in ranges)
     weights = tuple(
         Weight(name, parameter, parameter.dtype, parameter.size(), parameter.stride(), low - start, parameter.is_inference())
         for (_, _, name, parameter), (low, _) in zip(group, ranges, strict=True)
     )
-    found = StorageWeakRef(group[0][3].untyped_storage())
-    return Span(group[0][0], type(group[0][1]).__name__, stop - start, start, found, weights)
+    storage = StorageWeakRef(group[0][3].untyped_storage())
+    return Span(group[0][0], type(group[0][1]).__name__, stop - start, start, storage, weights, owners)
 
 
 def _range(parameter: nn.Parameter) -> tuple[int, int]:
