@@ -11,6 +11,7 @@ const (
 	kindsEffort  = 2_000_000 // in tryKinds
 	localEffort  = 250_000
 	shortEffort  = 2_000_000 // in place of localEffort, in short lists and middling ones
+	heldEffort   = 4_000_000 // in place of all, around what is held
 	mostLocal    = 512       // pages up to which single moves are tried
 	mostPlain    = 200       // pages up to which simple rules are tried closely, and in plain rings
 )
@@ -42,8 +43,9 @@ type search struct {
 	raw    []choice // the best before single moves, which make choices alike; nil in lists where those find all
 	plain  choice   // of those that simple rules make, the one with the shortest period in a plain ring
 
-	tied     []int  // see knots
-	mayLeave []bool // per page, whether the CPU can compute it; nil where it computes none
+	near     []place // found without regard to what is held; nil in a search that disregards it
+	tied     []int   // see knots
+	mayLeave []bool  // per page, whether the CPU can compute it; nil where it computes none
 }
 
 func newSearch(l *lap, budget Bytes) *search {
@@ -66,7 +68,7 @@ func (s *search) run() {
 // smaller are the smaller budgets to look at, in sixteenths of the budget.
 func (s *search) smaller() []Bytes {
 	switch n := len(s.lap.pages); {
-	case n <= shortList:
+	case n <= shortList && s.near == nil:
 		return []Bytes{15, 14}
 	}
 	return nil
@@ -74,6 +76,10 @@ func (s *search) smaller() []Bytes {
 
 // look begins with simple rules and credit passes, and makes the best of them better by single moves.
 func (s *search) look() {
+	if s.near != nil {
+		s.lookAround()
+		return
+	}
 	s.tryRules()
 	s.tryCredits()
 	if s.lap.middling() {
