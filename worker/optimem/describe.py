@@ -57,8 +57,13 @@ def manifest(
     )
 
 
-def measured(recording: Recording, step_ns: Sequence[int], link: Link, free: int, *, on_cpu: bool) -> protocol.Measured:
-    """Say how long the steps take; `on_cpu` tells that the recorded forward computed there."""
+def measured(
+    recording: Recording, step_ns: Sequence[int], link: Link, free: int, *, on_cpu: bool, held: Sequence[int] = ()
+) -> protocol.Measured:
+    """Say how long the steps take; `on_cpu` tells that the recorded forward computed there.
+
+    `held` are the units of the latest manifest whose bytes are on the device now, each once, by their places in it.
+    """
     return protocol.Measured(
         step_compute_ns=[] if on_cpu and step_ns is recording.step_ns else list(step_ns),
         step_cpu_ns=list(recording.step_ns) if on_cpu else [],
@@ -67,6 +72,7 @@ def measured(recording: Recording, step_ns: Sequence[int], link: Link, free: int
         link_latency_ns=link.latency_ns,
         link_bytes_per_second=link.bytes_per_second,
         free_bytes=free,
+        held=sorted(held),
     )
 
 
