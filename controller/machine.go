@@ -59,23 +59,36 @@ func least(sizes ...planner.Bytes) planner.Bytes {
 	return least
 }
 
-// worthwhile tells whether a plan made from newer times is worth sending.
-func worthwhile(inForce, newer planner.Plan, report ipc.Report) bool {
-	return !same(inForce, newer) && (budgetChanged(inForce, newer) || mistaken(inForce, report))
+// hold marks what a plan keeps resident as held: once it was sent the worker has that, or is bringing it.
+func hold(m planner.Manifest, inForce planner.Plan) {
+	for _, page := range inForce.Pages {
+		for _, unit := range page.Units {
+			m.Units[unit].Held = page.Placement == planner.Resident
+		}
+	}
 }
 
-// mistaken tells whether a plan's prediction is off by more than a tenth of the period that the last report saw under it.
-func mistaken(inForce planner.Plan, report ipc.Report) bool {
-	if report.PlanVersion != uint64(inForce.Version) || report.PeriodNS == 0 {
+// worthwhile tells whether a plan made from newer times is worth sending.
+func (s *Session) worthwhile(newer planner.Plan) bool {
+	return !same(s.plan, newer) && (budgetChanged(s.plan, newer) || s.mistaken())
+}
+
+// patience is how many forwards must have passed under a plan before its prediction is judged.
+const patience = 5
+
+// mistaken tells whether the period that the last report saw under the plan in force, the median of the latest forwards, is
+// off the predicted one by more than a tenth.
+func (s *Session) mistaken() bool {
+	if s.report.PlanVersion != uint64(s.plan.Version) || s.report.PeriodNS == 0 || s.report.Forwards < s.began+patience {
 		return false
 	}
-	seen := int64(report.PeriodNS)
-	return abs(int64(inForce.Period)-seen) > seen/10
+	predicted := int64(s.plan.Period)
+	return abs(int64(s.report.PeriodNS)-predicted) > predicted/10
 }
 
-// same tells whether two plans differ in nothing but the version.
+// same tells whether two plans say the same to a worker but for the version.
 func same(a, b planner.Plan) bool {
-	a.Version = b.Version
+	a.Version, a.Fill, a.First = b.Version, b.Fill, b.First // which the message leaves out
 	return reflect.DeepEqual(a, b)
 }
 

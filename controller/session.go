@@ -57,6 +57,7 @@ type Session struct {
 	newer    bool          // measured is newer than the plan
 	plan     planner.Plan  // the latest that was sent
 	sent     bool          // there is such a plan
+	began    uint64        // forwards done when it was sent, as far as reported
 	report   ipc.Report    // the latest
 	limit    planner.Bytes // device bytes left after shrinking, 0 where nothing was asked back
 	cause    error         // why the connection was lost
@@ -273,7 +274,7 @@ func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
 	}
 	s.measured, s.newer = measured, true
 	s.observe(Weighed{Session: s.id, Budget: plan.Budget, Bound: plan.Bound})
-	if !s.weighed || worthwhile(s.plan, plan.Plan, s.report) {
+	if !s.weighed || s.worthwhile(plan.Plan) {
 		s.weighed, s.newer = true, false
 		s.adopt(plan)
 	}
@@ -306,7 +307,7 @@ func (s *Session) follow(ctx context.Context, report ipc.Report) {
 
 // reconsider plans anew where a report shows the prediction to be off and there are times newer than the plan.
 func (s *Session) reconsider(ctx context.Context) {
-	if s.state != Running || !s.newer || !mistaken(s.plan, s.report) {
+	if s.state != Running || !s.newer || !s.mistaken() {
 		return
 	}
 	s.newer = false
@@ -354,6 +355,9 @@ func (s *Session) basis(ctx context.Context, measured ipc.Measured, limit planne
 	if b.Manifest, err = ipc.ToManifest(s.manifest, measured); err != nil {
 		return b, err
 	}
+	if s.weighed {
+		hold(b.Manifest, s.plan)
+	}
 	if b.Options, err = s.config.options(s.manifest.Wish); err != nil {
 		return b, err
 	}
@@ -371,7 +375,7 @@ func (s *Session) nextVersion() int {
 // adopt sends a plan.
 func (s *Session) adopt(d draft) {
 	plan := d.Plan
-	s.plan, s.sent = plan, true
+	s.plan, s.sent, s.began = plan, true, s.report.Forwards
 	s.log.Info("plan sent", "version", plan.Version, "pages", len(plan.Pages), "budget_bytes", int64(plan.Budget),
 		"period_ns", int64(plan.Period), "bound_ns", int64(plan.Bound))
 	s.observe(Planned{Session: s.id, Manifest: s.manifest, Plan: plan, Basis: d.basis})

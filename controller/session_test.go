@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -317,13 +318,17 @@ func TestLaterTimesLeadToAPlanOnlyWhereThePredictionIsOff(t *testing.T) {
 		want bool
 	}{
 		"no report yet":                    {func(uint64) []any { return []any{slower(4)} }, false},
-		"as predicted":                     {func(p uint64) []any { return []any{controllertest.Report(1, 2, p), slower(4)} }, false},
-		"off by a twentieth":               {func(p uint64) []any { return []any{controllertest.Report(1, 2, p+p/20), slower(4)} }, false},
-		"off by a half":                    {func(p uint64) []any { return []any{controllertest.Report(1, 2, p+p/2), slower(4)} }, true},
-		"faster by a half":                 {func(p uint64) []any { return []any{controllertest.Report(1, 2, p/2), slower(4)} }, true},
-		"the report comes after the times": {func(p uint64) []any { return []any{slower(4), controllertest.Report(1, 2, p*2)} }, true},
-		"off, but the times are the same":  {func(p uint64) []any { return []any{controllertest.Report(1, 2, p*2), slower(1)} }, false},
-		"off under an older plan":          {func(p uint64) []any { return []any{controllertest.Report(0, 2, p*2), slower(4)} }, false},
+		"as predicted":                     {func(p uint64) []any { return []any{controllertest.Report(1, 7, p), slower(4)} }, false},
+		"off by a twentieth":               {func(p uint64) []any { return []any{controllertest.Report(1, 7, p+p/20), slower(4)} }, false},
+		"off by a half":                    {func(p uint64) []any { return []any{controllertest.Report(1, 7, p+p/2), slower(4)} }, true},
+		"faster by a half":                 {func(p uint64) []any { return []any{controllertest.Report(1, 7, p/2), slower(4)} }, true},
+		"the report comes after the times": {func(p uint64) []any { return []any{slower(4), controllertest.Report(1, 7, p*2)} }, true},
+		"off, but the times are the same":  {func(p uint64) []any { return []any{controllertest.Report(1, 7, p*2), slower(1)} }, false},
+		"off under an older plan":          {func(p uint64) []any { return []any{controllertest.Report(0, 7, p*2), slower(4)} }, false},
+		"off, in too few forwards":         {func(p uint64) []any { return []any{controllertest.Report(1, 4, p*2), slower(4)} }, false},
+		"off, in enough forwards by now": {func(p uint64) []any {
+			return []any{controllertest.Report(1, 4, p*2), slower(4), controllertest.Report(1, 5, p*2)}
+		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			converse(t, nil, func(t *testing.T, talk talk) {
@@ -588,4 +593,53 @@ func TestLeast(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAPlanKnowsWhatIsOnTheDevice(t *testing.T) {
+	converse(t, nil, func(t *testing.T, talk talk) {
+		talk.worker.Open(t)
+		talk.worker.Say(t, controllertest.Registered())
+		zero := controllertest.Hear[ipc.Plan](t, talk.worker)
+		measured := controllertest.Measured()
+		measured.Held = residents(zero)
+		clear(measured.StepComputeNS) // so that copies set the period, and bytes are worth keeping
+		talk.worker.Say(t, controllertest.Recorded(), measured)
+		one := controllertest.Hear[ipc.Plan](t, talk.worker)
+		slower := controllertest.Measured() // and says of nothing that it is held
+		for i := range slower.StepComputeNS {
+			slower.StepComputeNS[i] = 1000
+		}
+		talk.worker.Say(t, controllertest.Report(1, 7, 2*one.PeriodNS), slower)
+		controllertest.Hear[ipc.Plan](t, talk.worker)
+		want := [][]uint64{nil, residents(zero), residents(one)}
+		var got [][]uint64
+		for _, event := range talk.journal.all() {
+			if planned, ok := event.(Planned); ok {
+				got = append(got, held(planned.Basis.Manifest))
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" || len(residents(zero)) == 0 || len(residents(one)) == 0 {
+			t.Errorf("held by plans 0, 1 and 2: %s", diff)
+		}
+	})
+}
+
+// residents are the units that a plan keeps resident, in order.
+func residents(p *ipc.Plan) (units []uint64) {
+	for _, page := range p.Pages {
+		if page.Placement == string(planner.Resident) {
+			units = append(units, page.Units...)
+		}
+	}
+	slices.Sort(units)
+	return units
+}
+
+func held(m planner.Manifest) (units []uint64) {
+	for i, u := range m.Units {
+		if u.Held {
+			units = append(units, uint64(i))
+		}
+	}
+	return units
 }

@@ -15,6 +15,7 @@ func ToManifest(m Manifest, measured Measured) (planner.Manifest, error) {
 	for i, u := range m.Units {
 		out.Units = append(out.Units, c.unit(u, i))
 	}
+	c.hold(measured.Held, out.Units)
 	return out, c.err
 }
 
@@ -103,6 +104,21 @@ func (c *converter) each(figures []uint64, steps []planner.Step, name string, se
 	}
 	for i, figure := range figures {
 		set(&steps[i], c.number(figure, name))
+	}
+}
+
+// hold marks the units that are held, each named once, in order.
+func (c *converter) hold(held []uint64, units []planner.Unit) {
+	for i, unit := range held {
+		switch {
+		case unit >= uint64(len(units)):
+			c.keep(fmt.Errorf("held[%d] is %d, and there are %d units", i, unit, len(units)))
+			return
+		case i > 0 && unit <= held[i-1]:
+			c.keep(fmt.Errorf("held[%d] is %d, behind %d: each unit is named once, in order", i, unit, held[i-1]))
+			return
+		}
+		units[unit].Held = true
 	}
 }
 

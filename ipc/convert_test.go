@@ -22,6 +22,9 @@ func TestFiguresThatDoNotFitAreNamed(t *testing.T) {
 		"uses":            {unit(Unit{Uses: []Use{{First: huge}}}), Measured{}, "units[0].uses"},
 		"steps":           {Manifest{Steps: huge}, Measured{}, "steps"},
 		"times":           {Manifest{Steps: 1}, Measured{StepComputeNS: []uint64{huge}}, "step_compute_ns"},
+		"no such unit":    {unit(Unit{}), Measured{Held: []uint64{0, 1}}, "held[1] is 1, and there are 1 units"},
+		"a unit twice":    {Manifest{Units: make([]Unit, 3)}, Measured{Held: []uint64{2, 2}}, "held[1] is 2, behind 2"},
+		"out of order":    {Manifest{Units: make([]Unit, 3)}, Measured{Held: []uint64{2, 0}}, "held[1] is 0, behind 2"},
 		"a list too long": {Manifest{Steps: 1}, Measured{StepCPUNS: []uint64{1, 2}}, "step_cpu_ns has 2 entries for 1 steps"},
 	}
 	for name, test := range tests {
@@ -34,12 +37,12 @@ func TestFiguresThatDoNotFitAreNamed(t *testing.T) {
 }
 
 func TestAManifestArrivesWhole(t *testing.T) {
-	wire := Manifest{Model: "m", Recorded: true, Steps: 2, Units: []Unit{{Path: "a", Kind: "Linear", Bytes: 512, Parameters: 128, Readers: []string{"a"}, Uses: []Use{{First: 0, Last: 1}}}}}
-	got, err := ToManifest(wire, Measured{StepComputeNS: []uint64{5, 6}, StepCPUNS: []uint64{7, 8}, StepActivations: []uint64{9, 10}, StepCrossings: []uint64{11, 12}})
+	wire := Manifest{Model: "m", Recorded: true, Steps: 2, Units: []Unit{{Path: "a", Kind: "Linear", Bytes: 512, Parameters: 128, Readers: []string{"a"}, Uses: []Use{{First: 0, Last: 1}}}, {Path: "b"}}}
+	got, err := ToManifest(wire, Measured{StepComputeNS: []uint64{5, 6}, StepCPUNS: []uint64{7, 8}, StepActivations: []uint64{9, 10}, StepCrossings: []uint64{11, 12}, Held: []uint64{1}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Steps[1] != (planner.Step{Compute: 6, CPU: 8, Activations: 10, Crossing: 12}) || got.Units[0].Uses[0] != (planner.Use{First: 0, Last: 1}) || got.Weights() != 512 {
+	if got.Steps[1] != (planner.Step{Compute: 6, CPU: 8, Activations: 10, Crossing: 12}) || got.Units[0].Uses[0] != (planner.Use{First: 0, Last: 1}) || got.Weights() != 512 || got.Units[0].Held || !got.Units[1].Held {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -1,7 +1,7 @@
 package ipc
 
 // Version is the protocol version. Two ends that differ in it do not talk.
-const Version = 2
+const Version = 3
 
 // Every message is a struct written as an array, in the order of its fields. Sizes are bytes, times are nanoseconds, both
 // uint64; what is not known is 0. A frame carries [name, message].
@@ -85,7 +85,8 @@ type Measured struct {
 	StepCrossings      []uint64 // bytes of tensors that pass the border at which a step begins, one per step, or empty
 	LinkLatencyNS      uint64
 	LinkBytesPerSecond uint64
-	FreeBytes          uint64 // as in Device, now
+	FreeBytes          uint64   // as in Device, now
+	Held               []uint64 // units of the latest manifest whose bytes are on the device now, in order
 }
 
 // Plan is the planner's answer. Controller to worker.

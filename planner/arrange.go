@@ -124,7 +124,7 @@ func (s *search) lighten() {
 }
 
 // inTurn are the best choices in the order in which to lay them out: by period and memory, but the heaviest second, whose few
-// copies find their places most easily, and what is best in a plain ring third.
+// copies find their places most easily, and what is best in a plain ring third. The best before single moves come last.
 func (s *search) inTurn() []choice {
 	out := slices.Clone(s.best)
 	for _, c := range []choice{s.plain, s.heavy} {
@@ -132,5 +132,5 @@ func (s *search) inTurn() []choice {
 			out = slices.Insert(out, min(1, len(out)), c)
 		}
 	}
-	return out
+	return append(out, s.raw...)
 }

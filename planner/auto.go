@@ -76,7 +76,7 @@ func (s *search) tryCPU() {
 				if s.effort > limit {
 					return
 				}
-				s.halve(places, arena, credit{shares[0], one * 8 / 100})
+				s.halve(places, arena, credit{shares[0], one * 8 / 100, nil})
 			}
 			s.offer(s.awayUnlessLeft(places))
 		}

@@ -20,7 +20,7 @@ func Build(m Manifest, machine Machine, o Options) (Plan, error) {
 		return Plan{}, fmt.Errorf("plan %s: the device does not tell how much memory it has: say how much to use, such as vram 6GiB or 25%%", m.Model)
 	}
 	forWeights, reserved := budget(m, machine, o)
-	b := builder{m: m, machine: machine, o: o, budget: forWeights, reserve: reserved}
+	b := builder{m: m, machine: machine, o: o, budget: forWeights, reserve: reserved, holds: m.holds()}
 	switch {
 	case o.Mode == ModeChunk:
 		return b.checked(b.chunk())
@@ -41,6 +41,7 @@ type builder struct {
 	o       Options
 	budget  Bytes
 	reserve Bytes
+	holds   bool // something is on the device already
 }
 
 func (b builder) checked(p Plan, err error) (Plan, error) {
@@ -50,18 +51,6 @@ func (b builder) checked(p Plan, err error) (Plan, error) {
 	p.Mode, p.Budget, p.Reserve = b.o.Mode, b.budget, b.reserve
 	if err := p.Check(b.m); err != nil {
 		return Plan{}, fmt.Errorf("plan %s: %w: %v", b.m.Model, ErrBroken, err) //nolint:errorlint // not the caller's fault any more
-	}
-	return p, nil
-}
-
-// onTouch is plan 0, for the recorded forward: units are fetched when they are touched, and the oldest goes.
-func (b builder) onTouch() (Plan, error) {
-	p := Plan{Bottleneck: BoundUnknown}
-	if biggest := b.largest(); biggest.Bytes > b.budget {
-		return Plan{}, b.tooSmall(biggest.Bytes, "the largest page, "+biggest.Path)
-	}
-	for i, u := range b.m.Units {
-		p.Pages = append(p.Pages, Page{Units: []int{i}, Bytes: u.Bytes, Placement: Streamed})
 	}
 	return p, nil
 }
@@ -87,12 +76,12 @@ func (b builder) page() (Plan, error) {
 func (b builder) best(search func(l *lap) *search) (Plan, error) {
 	var best Plan
 	var failed error
-	for _, drafts := range b.groupings() {
+	for _, drafts := range b.groupings(newGrouping(b.m, b.o)) {
 		candidate, err := b.pageOf(search(newLap(b.m, b.machine, drafts)))
 		switch {
 		case err != nil:
 			failed = cmp.Or(failed, err)
-		case best.Pages == nil || better(candidate, best):
+		case best.Pages == nil || b.better(candidate, best):
 			best = candidate
 		}
 	}
@@ -102,13 +91,16 @@ func (b builder) best(search func(l *lap) *search) (Plan, error) {
 	if best.Pages == nil {
 		return Plan{}, failed
 	}
+	best, err := b.keep(best, search)
+	if err != nil {
+		return Plan{}, err
+	}
 	best.Fill, best.First = fill(b.m, best, b.machine)
 	return best, nil
 }
 
 // groupings are the ways to make pages that are worth a search. Where pages are many, one is enough.
-func (b builder) groupings() [][]draft {
-	g := newGrouping(b.m, b.o)
+func (b builder) groupings(g grouping) [][]draft {
 	if !b.mayRegroup() {
 		return [][]draft{g.drafts()}
 	}
@@ -160,10 +152,10 @@ func (b builder) lay(s *search) (Plan, error) {
 	for _, pass := range layouts(len(s.lap.pages)) {
 		effort := pass.together
 		for i, c := range s.inTurn() {
-			if i == pass.choices || best.Pages != nil && best.Period <= s.best[0].period {
+			if i == pass.choices || best.Pages != nil && b.cost(best) <= s.best[0].period {
 				break
 			}
-			if best.Pages != nil && best.Period <= c.period {
+			if best.Pages != nil && b.cost(best) <= c.period {
 				continue
 			}
 			p := b.assemble(s.lap, c.places)
@@ -175,7 +167,7 @@ func (b builder) lay(s *search) (Plan, error) {
 			if err != nil {
 				return Plan{}, err
 			}
-			if best.Pages == nil || better(candidate, best) {
+			if best.Pages == nil || b.better(candidate, best) {
 				best = candidate
 			}
 		}
@@ -271,11 +263,11 @@ func (b builder) bottleneck(p Plan) Bottleneck {
 	return BoundByMemory
 }
 
-// better compares two plans: by period, and among equals by memory and then by traffic.
-func better(a, b Plan) bool {
+// better compares two plans: by cost, and among equals by memory and then by traffic.
+func (b builder) better(x, y Plan) bool {
 	return cmp.Or(
-		cmp.Compare(a.Period, b.Period),
-		cmp.Compare(a.Resident+a.Arena, b.Resident+b.Arena),
-		cmp.Compare(len(a.Copies)*b.turn(), len(b.Copies)*a.turn()),
+		cmp.Compare(b.cost(x), b.cost(y)),
+		cmp.Compare(x.Resident+x.Arena, y.Resident+y.Arena),
+		cmp.Compare(len(x.Copies)*y.turn(), len(y.Copies)*x.turn()),
 	) < 0
 }

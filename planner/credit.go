@@ -7,6 +7,7 @@ const one = 1 << 12
 type credit struct {
 	shares []int64 // per stop, how much of the lap lies before its end, of one
 	ahead  int64   // given in advance, of one
+	may    []bool  // per page, whether it may stream; nil: all may
 }
 
 // allows tells whether a lap that may idle for idle in all may have waited so long by the end of stop i.
@@ -60,7 +61,7 @@ func (p *pacer) spend(places []place, arena Bytes, idle Nanoseconds, c credit) B
 				p.queue[e.tail-1] = flight{int32(i), int32(lap * n)}
 			default:
 				undo := e
-				possible := !l.pages[s.page].stays && p.makeRoom(&e, at, s.bytes, arena, n)
+				possible := !l.pages[s.page].stays && (c.may == nil || c.may[s.page]) && p.makeRoom(&e, at, s.bytes, arena, n)
 				wait := max(0, max(e.copied, e.free)+s.transfer-e.now)
 				if !begins || possible && c.allows(i, waited+wait, idle) {
 					p.bring(&e, flight{int32(i), int32(lap * n)})

@@ -6,7 +6,8 @@ package planner
 //	begin(s)    = max(end of the computation before, copy end(s))
 //	d(s)        = least d such that bytes(s-d) + ... + bytes(s) > arena, at most the copies of one lap
 //
-// Its buffers are used again in every call.
+// Where some units are held, what the change to these places costs a forward counts as a part of the period. Its buffers are
+// used again in every call.
 type pacer struct {
 	lap    *lap
 	laps   int           // at most
@@ -125,7 +126,7 @@ func (p *pacer) pace(places []place, arena Bytes, waits []int) Nanoseconds {
 		p.ends = append(p.ends, e.now)
 	}
 	p.effort += len(p.ends) * n
-	return max(paceOf(p.ends), l.hostTime(places))
+	return max(paceOf(p.ends), l.hostTime(places)) + l.change(places)
 }
 
 // time is how long it takes from a stop to the next one.

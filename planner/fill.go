@@ -1,13 +1,15 @@
 package planner
 
+import "slices"
+
 // fill plans the first forward: every page is copied when its first use comes near, residents to their place for good and
-// streamed pages through the ring. Residents that follow each other may go as one copy, which saves a latency and delays the
+// streamed pages through the ring. Residents that are held are there already. Others that follow each other may go as one copy, which saves a latency and delays the
 // first of them; fill takes the size of such groups with which the forward ends soonest. It returns the groups and that end.
 func fill(m Manifest, p Plan, machine Machine) (groups [][]int, first Nanoseconds) {
 	first = never
 	perLatency, visits := machine.Link.perLatency(), firstVisits(m, p)
 	for _, factor := range []Bytes{0, 1, 3, 10, 30, 100} {
-		some := residentGroups(p, visits, factor*perLatency)
+		some := residentGroups(m, p, visits, factor*perLatency)
 		if len(groups) == len(some) && groups != nil {
 			continue
 		}
@@ -20,7 +22,7 @@ func fill(m Manifest, p Plan, machine Machine) (groups [][]int, first Nanosecond
 
 // residentGroups are the resident pages in the order of their first use, those that follow each other with no streamed page
 // between them together, as long as a group is below size.
-func residentGroups(p Plan, visits []visit, size Bytes) [][]int {
+func residentGroups(m Manifest, p Plan, visits []visit, size Bytes) [][]int {
 	groups := [][]int{}
 	var grown Bytes
 	open := false
@@ -29,6 +31,7 @@ func residentGroups(p Plan, visits []visit, size Bytes) [][]int {
 		switch {
 		case page.Placement != Resident:
 			open = false
+		case held(m, page):
 		case open && grown < size:
 			groups[len(groups)-1] = append(groups[len(groups)-1], v.of)
 			grown += page.Bytes
@@ -38,6 +41,11 @@ func residentGroups(p Plan, visits []visit, size Bytes) [][]int {
 		}
 	}
 	return groups
+}
+
+// held tells whether all of a page is on the device.
+func held(m Manifest, page Page) bool {
+	return !slices.ContainsFunc(page.Units, func(i int) bool { return !m.Units[i].Held })
 }
 
 // firstVisits are the first uses of all pages that the device computes, in order.

@@ -8,8 +8,10 @@ import "slices"
 func (s *search) improve() {
 	limit := s.effort + localEffort
 	starts := slices.Clone(s.best)
-	if len(s.lap.pages) <= shortList {
+	if len(s.lap.pages) <= shortList || s.lap.middling() {
 		limit = s.effort + shortEffort
+	}
+	if len(s.lap.pages) <= shortList {
 		for _, places := range [][]place{s.smallest(), s.lap.allAway()} {
 			resident := s.lap.weight(places, stay)
 			starts = slices.Insert(starts, 0, choice{places, resident, s.period(places, s.budget-resident)})

@@ -31,12 +31,15 @@ type lap struct {
 	pages []draft
 	first []int32 // per page, its first stop
 	dram  Bytes   // bytes per second that copies and the CPU share; 0 is without limit
+
+	missing []Bytes // per page, what is to be brought to make it resident; nil where that does not count
+	link    Link
 }
 
 // newLap lays out the uses of pages over the steps of a manifest.
 func newLap(m Manifest, machine Machine, pages []draft) *lap {
 	all := visitsOf(pages)
-	l := &lap{pages: pages, uses: all, dram: machine.Host.Rate, back: machine.crossing(0)}
+	l := &lap{pages: pages, uses: all, dram: machine.Host.Rate, back: machine.crossing(0), link: machine.Link}
 	device, cpu := timesBefore(m.Steps)
 	l.floor = device[len(m.Steps)]
 	l.stops = make([]stop, len(all))

@@ -27,6 +27,7 @@ type Unit struct {
 	Parameters int64    // number of elements
 	Readers    []string // dotted paths of the modules that read it, in order of first read
 	Uses       []Use    // in execution order, none if no forward reads it
+	Held       bool     // its bytes are on the device now, and a plan that keeps it resident need not bring them
 }
 
 // A Use is an interval of steps, both ends included, during which a reader holds a unit.

@@ -3,6 +3,7 @@ package planner
 import (
 	"math"
 	"math/bits"
+	"slices"
 )
 
 // What a link is taken for where it was not measured: PCIe 3 x16 with pinned memory.
@@ -81,6 +82,7 @@ type grouping struct {
 	uses    []visit
 	target  Bytes    // no page grows above it
 	asGiven bool     // every unit is a page
+	apart   bool     // units that are held share no page with others, unless modules are paged whole
 	keys    []string // of units that belong together, where modules are paged whole
 	place   []int    // of a unit's only visit among those of all units that may stream
 	stays   []bool   // the unit must be resident
@@ -125,6 +127,23 @@ func (g grouping) drafts() []draft {
 	return out
 }
 
+// of are the pages of a plan that some forward reads.
+func (g grouping) of(pages []Page) []draft {
+	var out []draft
+	for _, page := range pages {
+		if page.Placement == Unread {
+			continue
+		}
+		first := page.Units[0]
+		d := draft{units: slices.Clone(page.Units[:1]), bytes: g.units[first].Bytes, uses: g.units[first].Uses, stays: g.stays[first]}
+		for _, i := range page.Units[1:] {
+			d.add(i, g.units[i])
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
 // joins tells whether unit i may share a page with the draft before it: both are used once, nothing that streams comes
 // between them, and they are small enough or of one module.
 func (g grouping) joins(d draft, i int) bool {
@@ -133,6 +152,8 @@ func (g grouping) joins(d draft, i int) bool {
 	case g.asGiven || d.stays || g.stays[i] || len(g.units[i].Uses) > 1 || len(g.units[previous].Uses) > 1:
 		return false
 	case g.place[i] != g.place[previous]+1:
+		return false
+	case g.apart && g.keys == nil && g.units[previous].Held != g.units[i].Held:
 		return false
 	case g.keys != nil:
 		return g.keys[previous] == g.keys[i]

@@ -8,8 +8,10 @@ import (
 // How much the search may try, in evaluated stops: some 8 ns each.
 const (
 	creditEffort = 120_000
+	kindsEffort  = 2_000_000 // in tryKinds
 	localEffort  = 250_000
-	shortEffort  = 2_000_000 // in place of localEffort, in short lists
+	shortEffort  = 2_000_000 // in place of localEffort, in short lists and middling ones
+	heldEffort   = 4_000_000 // in place of all, around what is held
 	mostLocal    = 512       // pages up to which single moves are tried
 	mostPlain    = 200       // pages up to which simple rules are tried closely, and in plain rings
 )
@@ -38,10 +40,12 @@ type search struct {
 	most   int      // choices kept
 	best   []choice // the shortest period first, no two alike
 	heavy  choice   // of those with the shortest period, the one with the most residents
+	raw    []choice // the best before single moves, which make choices alike; nil in lists where those find all
 	plain  choice   // of those that simple rules make, the one with the shortest period in a plain ring
 
-	tied     []int  // see knots
-	mayLeave []bool // per page, whether the CPU can compute it; nil where it computes none
+	near     []place // found without regard to what is held; nil in a search that disregards it
+	tied     []int   // see knots
+	mayLeave []bool  // per page, whether the CPU can compute it; nil where it computes none
 }
 
 func newSearch(l *lap, budget Bytes) *search {
@@ -64,7 +68,7 @@ func (s *search) run() {
 // smaller are the smaller budgets to look at, in sixteenths of the budget.
 func (s *search) smaller() []Bytes {
 	switch n := len(s.lap.pages); {
-	case n <= shortList:
+	case n <= shortList && s.near == nil:
 		return []Bytes{15, 14}
 	}
 	return nil
@@ -72,12 +76,23 @@ func (s *search) smaller() []Bytes {
 
 // look begins with simple rules and credit passes, and makes the best of them better by single moves.
 func (s *search) look() {
+	if s.near != nil {
+		s.lookAround()
+		return
+	}
 	s.tryRules()
 	s.tryCredits()
-	s.tryCPU()
-	if len(s.lap.pages) <= mostLocal {
-		s.improve()
+	if s.lap.middling() {
+		s.tryKinds()
 	}
+	s.tryCPU()
+	if len(s.lap.pages) > mostLocal {
+		return
+	}
+	if s.lap.middling() {
+		s.raw = slices.Clone(s.best)
+	}
+	s.improve()
 }
 
 // offer evaluates places and keeps them if they are among the best. It returns their period.
@@ -213,18 +228,21 @@ func (l *lap) allAway() []place {
 	return places
 }
 
-// tryCredits runs credit passes with several arenas and credits, each with the shortest idle time that fits, as long as
-// the effort lasts.
-func (s *search) tryCredits() {
+// tryCredits runs credit passes in which every page may stream.
+func (s *search) tryCredits() { s.trySome(nil, s.arenas(), creditEffort) }
+
+// trySome runs credit passes with several arenas and credits, each with the shortest idle time that fits, as long as the
+// effort lasts.
+func (s *search) trySome(may []bool, arenas []Bytes, effort int) {
 	shares := s.lap.shares()
-	limit := s.effort + creditEffort
+	limit := s.effort + effort
 	for _, ahead := range []int64{0, one * 8 / 100, one / 5} {
 		for _, share := range shares {
-			for _, arena := range s.arenas() {
+			for _, arena := range arenas {
 				if s.effort > limit {
 					return
 				}
-				s.halve(make([]place, len(s.lap.pages)), arena, credit{share, ahead})
+				s.halve(make([]place, len(s.lap.pages)), arena, credit{share, ahead, may})
 			}
 		}
 	}

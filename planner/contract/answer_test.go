@@ -36,6 +36,9 @@ func anyManifest(t *rapid.T) document {
 		if rapid.Bool().Draw(t, "named") {
 			u["id"] = rapid.SampledFrom([]any{i, fmt.Sprint("unit ", i)}).Draw(t, "id")
 		}
+		if rapid.Bool().Draw(t, "held") {
+			u["held"] = true
+		}
 		if rapid.Bool().Draw(t, "placed") {
 			u["path"] = rapid.StringN(1, 5, -1).Draw(t, "path")
 		}

@@ -39,6 +39,7 @@ type unitDoc struct {
 	Parameters *whole `json:"parameters,omitzero"`
 	Readers    []name `json:"readers,omitempty"`
 	Uses       []span `json:"uses,omitempty"`
+	Held       bool   `json:"held,omitzero"`
 
 	// Of the only use, where a manifest has no steps.
 	Compute     *whole `json:"compute_ns,omitzero"`
@@ -132,7 +133,7 @@ func (u unitDoc) unit(i int) (planner.Unit, error) {
 	}
 	size := size(u.Bytes)
 	unit := planner.Unit{
-		Path: u.path(i), Kind: string(u.Kind), Bytes: size, Readers: texts(u.Readers),
+		Path: u.path(i), Kind: string(u.Kind), Bytes: size, Readers: texts(u.Readers), Held: u.Held,
 		Parameters: or(u.Parameters, int64(size+bytesPerParameter-1)/bytesPerParameter),
 	}
 	for _, use := range u.Uses {
@@ -238,6 +239,7 @@ func (m Manifest) doc() manifestDoc {
 		path := name(u.Path)
 		one := unitDoc{
 			ID: &m.IDs[i], Path: &path, Kind: name(u.Kind), Bytes: this(u.Bytes), Parameters: this(u.Parameters), Readers: names(u.Readers),
+			Held: u.Held,
 		}
 		for _, use := range u.Uses {
 			one.Uses = append(one.Uses, span{use.First, use.Last})

@@ -520,16 +520,18 @@ class Attachment:
 
     def _plan_anew(self, manifest: protocol.Manifest, recording: Recording, units: list[Unit]) -> None:
         """Ask for a plan from all that is known, and follow it."""
-        times = self._measured(recording)
+        times = self._measured(recording, units)
         plan = self.session.ask_for_plan(manifest, times)
         if plan is not None:
             self._recording, self._units = recording, units
             self._told = manifest, times
             self._follow(plan, steps=True)
 
-    def _measured(self, recording: Recording) -> protocol.Measured:
+    def _measured(self, recording: Recording, units: Sequence[Unit]) -> protocol.Measured:
         free = self.device.memory()[0] + max(0, self.device.allocated() - self._baseline)
-        return describe.measured(recording, self._compute_ns, self._cpu_ns, self._link, free)
+        spans = self._learner.touched.spans() | self._engine.held()
+        held = [index for index, unit in enumerate(units) if spans.issuperset(unit.spans)]
+        return describe.measured(recording, self._compute_ns, self._cpu_ns, link=self._link, free=free, held=held)
 
     def _follow(self, plan: protocol.Plan, *, steps: bool) -> None:
         assert self._recording is not None
@@ -555,7 +557,7 @@ class Attachment:
         steps = self._meter.steps()
         if steps is not None and self._recording is not None:
             self._correct(steps)
-            times = self._measured(self._recording)
+            times = self._measured(self._recording, self._units)
             self._told = self._told[0], times
             self.session.tell(times)
             self._tie()

@@ -58,9 +58,19 @@ def manifest(
 
 
 def measured(
-    recording: Recording, compute_ns: Sequence[int], cpu_ns: Sequence[int], link: Link, free: int
+    recording: Recording,
+    compute_ns: Sequence[int],
+    cpu_ns: Sequence[int],
+    *,
+    link: Link,
+    free: int,
+    held: Sequence[int],
 ) -> protocol.Measured:
-    """Say how long the steps take on the device and on the CPU, each list empty where nothing is known of that side."""
+    """Say how long the steps take on the device and on the CPU, each list empty where nothing is known of that side.
+
+    `free` are the device bytes that the model may take, `held` the units of the latest manifest whose bytes are on the
+    device now, each once, by their places in it.
+    """
     return protocol.Measured(
         step_compute_ns=list(compute_ns),
         step_cpu_ns=list(cpu_ns),
@@ -69,6 +79,7 @@ def measured(
         link_latency_ns=link.latency_ns,
         link_bytes_per_second=link.bytes_per_second,
         free_bytes=free,
+        held=sorted(held),
     )
 
 

@@ -71,6 +71,10 @@ class Engine:
         """Device bytes that weights take now."""
         return self._pager.weight_bytes if self._pager else 0
 
+    def held(self) -> set[Span]:
+        """Return the weights that stay on the device."""
+        return self._pager.residents() if self._pager else set()
+
     def follow(self, plan: Plan, units: Sequence[Unit], recording: Recording, held: Held) -> None:
         """Follow `plan` from now on. `held` are bytes of weights that are on the device already; what the plan keeps there
         is not brought again."""

@@ -96,6 +96,10 @@ class Pager:
         resident = sum(page.nbytes for page in self.pages if page.pieces)
         return resident + self._arena.numel() + self._touched.nbytes
 
+    def residents(self) -> set[Span]:
+        """Return the spans of the pages that stay on the device."""
+        return {span for page in self.pages for span in page.pieces}
+
     def readers(self, *, every: bool) -> set[str]:
         """Return the paths of the modules that must acquire: those with pages that may be elsewhere, or all."""
         return {path for path, needs in self._needs.items() if every or not all(page.pieces for page, _ in needs)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-VERSION = 2
+VERSION = 3
 MAX_FRAME = 16 << 20  # bytes of a frame's body
 MAX_VALUES = 1 << 20  # in all arrays of a frame together
 _MAX_UINT = (1 << 64) - 1
@@ -122,6 +122,7 @@ class Measured:
     link_latency_ns: int
     link_bytes_per_second: int
     free_bytes: int
+    held: list[int]  # units of the latest manifest whose bytes are on the device now, in order
 
 
 @dataclass(frozen=True)

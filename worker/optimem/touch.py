@@ -54,6 +54,10 @@ class Touched:
     def __contains__(self, span: Span) -> bool:
         return span in self._blocks
 
+    def spans(self) -> set[Span]:
+        """Return what is here."""
+        return set(self._blocks)
+
     def storages(self) -> set[int]:
         """Return the storage pointers of what is here."""
         return {block.content.untyped_storage().data_ptr() for block in self._blocks.values()}
