@@ -33,6 +33,8 @@ class Loan:
         to `home` if one is named."""
         for container in self._containers.values():
             _fill(container, lambda item: self._restored(item, home))
+        if not self._lent:
+            return
         with torch.inference_mode():
             for stands, found, version in reversed(self._lent.values()):
                 if _version(stands) != version:
