@@ -36,11 +36,14 @@ class Loan:
         to `home` if one is named."""
         for container in self._containers.values():
             _fill(container, lambda item: self._restored(item, home))
+        self._containers = {}
+        if not self._lent:
+            return
         with torch.inference_mode():
             for stands, found, version in reversed(self._lent.values()):
                 if _version(stands) != version:
                     found.copy_(stands)
-        self._lent, self._containers = {}, {}
+        self._lent = {}
 
     def _bring(self, value: Any, move: Way, known: dict[int, Any]) -> Any:
         if id(value) in known:

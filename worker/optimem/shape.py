@@ -5,7 +5,9 @@ Only identity counts; values are watched elsewhere. Buffers stand apart, since a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,24 +21,27 @@ class Shape:
         self._modules = dict(model.named_modules())
         every = self._modules.values()
         self._tables: list[dict[str, Any]] = [table for module in every for table in (module._modules, module._parameters)]
-        self._parts = [part for table in self._tables for part in table.values()]  # kept, so that no id is given again
+        self._parts = list(_values(self._tables))  # kept, so that no id is given again
         self._ids = list(map(id, self._parts))
-        self._buffers = _buffers(every)
+        self._buffer_tables: list[dict[str, Any]] = [module._buffers for module in every]
+        self._buffers = list(_values(self._buffer_tables))
 
     def changed(self) -> bool:
-        """Tell whether anything was added, removed or replaced. About 0.1 us per module."""
-        return [id(part) for table in self._tables for part in table.values()] != self._ids
+        """Tell whether anything was added, removed or replaced. About 0.4 us per module."""
+        return list(map(id, _values(self._tables))) != self._ids
 
     def new_buffers(self) -> list[torch.Tensor]:
         """Return the buffers that have been put where others, or none, were at the last call."""
-        before, self._buffers = self._buffers, _buffers(self._modules.values())
-        known = set(map(id, before))
-        return [buffer for buffer in self._buffers if id(buffer) not in known]
+        before, now = self._buffers, list(_values(self._buffer_tables))
+        if len(now) == len(before) and all(map(operator.is_, now, before)):
+            return []
+        self._buffers, known = now, set(map(id, before))
+        return [buffer for buffer in now if buffer is not None and id(buffer) not in known]
 
     def in_training(self) -> str | None:
         """Return the dotted path of a module that is in training mode, if there is one."""
         return next((path for path, module in self._modules.items() if module.training), None)
 
 
-def _buffers(modules: Iterable[nn.Module]) -> list[torch.Tensor]:
-    return [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
+def _values(tables: Iterable[dict[str, Any]]) -> Iterator[Any]:
+    return chain.from_iterable(map(dict.values, tables))
