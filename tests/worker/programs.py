@@ -300,8 +300,8 @@ class Root(nn.Module):
         return {"weight": (y, weights[0]), "view": [y, weights[-1][:1]], "dict": {"y": y, "x": x}}[self.result]
 
     def other(self, x: torch.Tensor) -> torch.Tensor:
-        """Do what forward does not: call the node's children, then the node."""
-        for child in self.first.children():
+        """Do what forward does not: call the children of a node with methods of its own, then the node."""
+        for child in self.first.children() if isinstance(self.first, Program) else ():
             x = call(child, x)
         return call(self.first, x)
 
