@@ -57,8 +57,8 @@ def test_the_second_model_on_a_card_does_not_measure_its_link(
     card: torch.device, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[int] = []
-    real = optimem.engine.measure_link  # type: ignore[attr-defined]
-    monkeypatch.setattr(optimem.engine, "measure_link", lambda *a: measured.append(1) or real(*a))  # type: ignore[attr-defined]
+    real = optimem.attachment.measure_link  # type: ignore[attr-defined]
+    monkeypatch.setattr(optimem.attachment, "measure_link", lambda *a: measured.append(1) or real(*a))  # type: ignore[attr-defined]
     for _ in range(2):
         model = optimem.page(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)).eval(), card)
         model(torch.ones(1, 64))

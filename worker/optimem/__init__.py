@@ -241,7 +241,8 @@ def _known(
             f"the model is attached to {attachment.device.torch} and its times are of that device, not of {device}; "
             "leave the device out, or call optimem.detach(model) first"
         )
-    return attachment.told()
+    manifest, times = attachment.told()
+    return manifest, times and dataclasses.replace(times, held=[])  # what is there now is no reason for what could be
 
 
 def _device_of(model: nn.Module, device: torch.device | str | None) -> Device:

@@ -482,6 +482,7 @@ class Attachment:
     def _end_recording(self, *, failed: bool) -> None:
         recorder, self._recorder = self._recorder, None
         assert recorder is not None
+        self._learner.end_step(recorder)
         if failed:
             self._learner.touched.drop_all()
         self._masters.come_home()
@@ -492,7 +493,7 @@ class Attachment:
 
     def _learn(self, recorder: Recorder) -> None:
         self._learner.clock.settle()
-        recording = recorder.result()
+        recording = recorder.result(self._learner.left_behind())
         self._recordings += 1
         on_cpu = self._learner.home == CPU
         self._compute_ns, self._cpu_ns = ([], recording.step_ns) if on_cpu else (recording.step_ns, [])

@@ -34,6 +34,11 @@ class Learner(Protocol):
         """Note what the step that ends at the coming border has used."""
         ...
 
+    def left_behind(self) -> int:
+        """Return the device bytes beside weights that the recorded forward has left: its result, caches, whatever a module
+        keeps. They are in use while the next one runs."""
+        ...
+
 
 class OnDevice:
     """Records on the device."""
@@ -45,6 +50,7 @@ class OnDevice:
         self.peak = 0
         self._masters = masters
         self._baseline = baseline
+        self._at_start = 0  # device bytes that are not weights
 
     def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
         def bring(span: Span) -> None:
@@ -56,6 +62,7 @@ class OnDevice:
 
         recorder = Recorder(self.clock, self._lookup, bring, known, lambda span: span not in self.touched)
         self.touched.retain = retain
+        self._at_start = self._not_weights()
         self.clock.reset_peak()
         return recorder
 
@@ -64,6 +71,12 @@ class OnDevice:
         self.peak = max(self.peak, peak)
         recorder.size_of_step(max(0, peak - self.touched.nbytes))
         self.clock.reset_peak()
+
+    def left_behind(self) -> int:
+        return max(0, self._not_weights() - self._at_start)
+
+    def _not_weights(self) -> int:
+        return self.clock.allocated() - self.touched.nbytes
 
     def _lookup(self, tensor: torch.Tensor) -> Span | None:
         return self._masters.span_of(tensor) or self.touched.span_of(tensor)
@@ -85,3 +98,6 @@ class OnCpu:
 
     def end_step(self, recorder: Recorder) -> None:
         recorder.size_of_step(recorder.live.take_peak() + self._fixed_bytes)
+
+    def left_behind(self) -> int:
+        return 0

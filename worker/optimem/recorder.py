@@ -138,8 +138,9 @@ class Recorder:
         if self._log.sizes:
             self._log.sizes[-1] = max(self._log.sizes[-1], nbytes)
 
-    def result(self) -> Recording:
-        """Return what was learnt. The clock's marks must have passed."""
+    def result(self, left_behind: int = 0) -> Recording:
+        """Return what was learnt. The clock's marks must have passed. `left_behind` are bytes that the next forward finds
+        in use."""
         keep = self._kept()
         step_of = _count(keep)
         borders = [border for border, kept in zip(self._log.borders, keep, strict=True) if kept]
@@ -150,8 +151,9 @@ class Recorder:
             if segment.end is not None and segment.end is not segment.start and 0 <= step < len(ns):
                 ns[step] += self._clock.elapsed_ns(segment.start, segment.end)
         for index, nbytes in enumerate(self._log.sizes):
-            if 0 <= step_of[index] < len(sizes):
-                sizes[step_of[index]] = max(sizes[step_of[index]], nbytes)
+            step = min(step_of[index], len(sizes) - 1)  # what comes after the last border counts for the last step
+            if step >= 0:
+                sizes[step] = max(sizes[step], nbytes + left_behind)
         crossings = [nbytes for nbytes, kept in zip(self._log.crossings, keep, strict=True) if kept][:-1]
         called = [border.path for border in self._log.borders if border.entry]
         return Recording(self._readings(borders), borders, ns, sizes, crossings, called)

@@ -44,4 +44,4 @@ class Shape:
 
 
 def _values(tables: Iterable[dict[str, Any]]) -> Iterator[Any]:
-    return chain.from_iterable(map(dict.values, tables))
+    return chain.from_iterable(table.values() for table in tables)

@@ -19,6 +19,7 @@ from .held import Held, Piece
 from .masters import Masters, poison
 from .units import Span, aligned, storage_pointer
 
+_SMALL = 256 << 10  # bytes that take about as long to copy as a copy takes to begin
 _TOGETHER = 4 << 20  # bytes of spans that are fetched in one copy, if the one that is asked for is not larger by itself
 
 
@@ -140,11 +141,12 @@ class Touched:
 
     def _behind(self, span: Span, room: int) -> list[Span]:
         """Return the neighbours that follow `span` in the slab and fit with it into `room` bytes, up to the first that is
-        here already, or that is to be retained where `span` is not, and the other way round."""
+        here already, or that is large and to be retained where `span` is not, or the other way round."""
         found, taken = [], aligned(span.nbytes)
         for each in self._masters.behind(span):
             taken += aligned(each.nbytes)
-            if taken > room or each in self._blocks or (each in self.retain) != (span in self.retain):
+            apart = (each in self.retain) != (span in self.retain) and each.nbytes > _SMALL
+            if taken > room or each in self._blocks or apart:
                 break
             found.append(each)
         return found
