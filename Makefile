@@ -2,6 +2,7 @@
 #         changed
 # demo    the main job, on the card or on the simulated one
 # test    everything: Go with the race detector, the worker, the simulated card, end to end
+# test-torch  what of it runs torch: the worker, the simulated card, end to end
 # browser a Chromium for the tests of the report page, where none is found and this is root on a system with apt
 # traps   the table of what trips pagers: row, tests, how many passed; fails where a row does
 # check   format, generated files, lint, types
@@ -14,7 +15,7 @@ export CGO_CFLAGS ?= -O2 -Wno-deprecated-declarations
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: setup browser demo test traps check generate bench soak clean
+.PHONY: setup browser demo test test-go test-torch traps check generate bench soak clean
 
 setup:
 	PYTHON=$(PYTHON) tools/venv $(VENV) $(TORCH)
@@ -27,12 +28,16 @@ browser:
 demo: setup
 	tools/demo $(VENV)
 
-test: setup browser
+test: test-go test-torch
+
+test-go: setup browser
 	go vet ./...
 	go test ./planner ./internal/...  # nothing in them runs at the same time as anything else, and they compute a lot
 	go test -race ./bindings/... ./cmd/... ./controller/... ./ipc/... ./planner/contract/... ./planner/probe/...
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/optimemctl
-	$(VENV)/bin/python -m pytest
+
+test-torch: setup browser
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal  # each process has a simulated card of its own
 	OPTIMEM_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -race -count=1 -timeout 15m ./tests/...
 
 traps: setup

@@ -70,20 +70,21 @@ func hold(m planner.Manifest, inForce planner.Plan) {
 
 // worthwhile tells whether a plan made from newer times is worth sending.
 func (s *Session) worthwhile(newer planner.Plan) bool {
-	return !same(s.plan, newer) && (budgetChanged(s.plan, newer) || s.mistaken())
+	return !same(s.plan, newer) && (budgetChanged(s.plan, newer) || s.mistaken(0))
 }
 
-// patience is how many forwards must have passed under a plan before its prediction is judged.
-const patience = 5
+// patience is how many forwards under a plan it takes until reports alone tell that it is mistaken: as many as a worker times
+// step by step. Times that were measured anew are medians of those, and tell at once.
+const patience = 3
 
-// mistaken tells whether the period that the last report saw under the plan in force, the median of the latest forwards, is
-// off the predicted one by more than a tenth.
-func (s *Session) mistaken() bool {
-	if s.report.PlanVersion != uint64(s.plan.Version) || s.report.PeriodNS == 0 || s.report.Forwards < s.began+patience {
+// mistaken tells whether the prediction of the plan in force is off by more than a tenth of the period that the last report saw
+// under it, the median of the latest forwards, once so many forwards have been done.
+func (s *Session) mistaken(forwards uint64) bool {
+	if s.report.PlanVersion != uint64(s.plan.Version) || s.report.PeriodNS == 0 || s.report.Forwards < s.began+forwards {
 		return false
 	}
-	predicted := int64(s.plan.Period)
-	return abs(int64(s.report.PeriodNS)-predicted) > predicted/10
+	seen := int64(s.report.PeriodNS)
+	return abs(int64(s.plan.Period)-seen) > seen/10
 }
 
 // same tells whether two plans say the same to a worker but for the version.

@@ -307,7 +307,7 @@ func (s *Session) follow(ctx context.Context, report ipc.Report) {
 
 // reconsider plans anew where a report shows the prediction to be off and there are times newer than the plan.
 func (s *Session) reconsider(ctx context.Context) {
-	if s.state != Running || !s.newer || !s.mistaken() {
+	if s.state != Running || !s.newer || !s.mistaken(patience) {
 		return
 	}
 	s.newer = false

@@ -325,9 +325,9 @@ func TestLaterTimesLeadToAPlanOnlyWhereThePredictionIsOff(t *testing.T) {
 		"the report comes after the times": {func(p uint64) []any { return []any{slower(4), controllertest.Report(1, 7, p*2)} }, true},
 		"off, but the times are the same":  {func(p uint64) []any { return []any{controllertest.Report(1, 7, p*2), slower(1)} }, false},
 		"off under an older plan":          {func(p uint64) []any { return []any{controllertest.Report(0, 7, p*2), slower(4)} }, false},
-		"off, in too few forwards":         {func(p uint64) []any { return []any{controllertest.Report(1, 4, p*2), slower(4)} }, false},
+		"off, in too few forwards":         {func(p uint64) []any { return []any{slower(4), controllertest.Report(1, patience-1, p*2)} }, false},
 		"off, in enough forwards by now": {func(p uint64) []any {
-			return []any{controllertest.Report(1, 4, p*2), slower(4), controllertest.Report(1, 5, p*2)}
+			return []any{slower(4), controllertest.Report(1, patience-1, p*2), controllertest.Report(1, patience, p*2)}
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {

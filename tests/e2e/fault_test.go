@@ -16,6 +16,7 @@ import (
 func itoa(n int) string { return strconv.Itoa(n) }
 
 func TestBadInputIsNamedAndLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	noPhoto := write(t, "photo.jpg", "this is no photo")
 	training := write(t, "training.py", `
 import torch
@@ -52,10 +53,12 @@ optimem.page(model.to("simgpu"))
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			newPlace(t).fails(2, test.words, append([]string{"run"}, test.args...)...)
 		})
 	}
 	t.Run("a program that fails by itself", func(t *testing.T) {
+		t.Parallel()
 		p := newPlace(t)
 		out := p.run("run", broken)
 		if out.code != 1 || !strings.Contains(out.stderr, "this file is broken") {

@@ -141,6 +141,7 @@ func TestAHeaderAloneIsPlannedWithoutPython(t *testing.T) {
 }
 
 func TestAModelIsRecordedAndPlanned(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	folder := t.TempDir()
 	ran := p.json("run", "torchvision:resnet18", "--size", "64x64", "--device", "sim", "--vram", "50%", "--forwards", "2")
@@ -166,6 +167,7 @@ func TestAModelIsRecordedAndPlanned(t *testing.T) {
 }
 
 func TestAutoKnowsWhatTheCPUTakes(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	mixed := p.plan("torchvision:resnet18", "--size", "64x64", "--device", "sim", "--vram", "30%", "--mode", "auto")
 	onCPU := 0
@@ -184,6 +186,7 @@ func TestAutoKnowsWhatTheCPUTakes(t *testing.T) {
 }
 
 func TestPlanTellsWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	path := write(t, "manifest.json", manifest)
 	cut := write(t, "cut.safetensors", "\x40\x00\x00\x00\x00\x00\x00\x00{\"a\": {")

@@ -9,11 +9,13 @@ import (
 )
 
 func TestARunIsDrawn(t *testing.T) {
+	t.Parallel()
 	for mode, want := range map[string][]string{
 		"page":  {"Copies, RAM to card", "Card computes", "above what this", "Look at"},
 		"chunk": {"stays on the card", "stays in RAM, the CPU computes", "CPU computes", "the chunk&#39;s capacity", "Look at"},
 	} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			p := newPlace(t)
 			folder := t.TempDir()
 			trace := filepath.Join(folder, "trace.json")

@@ -30,6 +30,7 @@ func withinBudget(t *testing.T, got result) {
 }
 
 func TestResNetIsPagedWithinAQuarterOfItsWeights(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	got := p.json("run", "torchvision:resnet101", "--input", photo(t), "--size", "512x512", "--mode", "page", "--vram", "25%")
 	withinBudget(t, got)
@@ -43,6 +44,7 @@ func TestResNetIsPagedWithinAQuarterOfItsWeights(t *testing.T) {
 }
 
 func TestResNetIsChunkedWithinAQuarterOfItsWeights(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	got := p.json("run", "torchvision:resnet101", "--input", photo(t), "--size", "512x512", "--mode", "chunk", "--vram", "25%")
 	withinBudget(t, got)
@@ -53,9 +55,11 @@ func TestResNetIsChunkedWithinAQuarterOfItsWeights(t *testing.T) {
 }
 
 func TestSentencesAreComparedWithRealWeights(t *testing.T) {
+	t.Parallel()
 	// More than half of this model is one table of words, so a page may not be smaller.
 	for mode, share := range map[string]string{"page": "60%", "chunk": "25%"} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			p := newPlace(t)
 			got := p.json("run", "examples/sentences.py:embedder", "--mode", mode, "--vram", share)
 			withinBudget(t, got)
@@ -92,6 +96,7 @@ func TestSimulatedTimesAreTheSameInEveryRun(t *testing.T) {
 }
 
 func TestBytesOnTheCardHoldActivationsToo(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	got := p.json("run", "torchvision:resnet18", "--vram", "24MiB", "--device", "sim")
 	withinBudget(t, got)
@@ -101,6 +106,7 @@ func TestBytesOnTheCardHoldActivationsToo(t *testing.T) {
 }
 
 func TestMaxLayerSizeCountsParameters(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	fine := p.json("run", "torchvision:resnet18", "--vram", "70%", "--max-layer-size", "1")
 	coarse := p.json("run", "torchvision:resnet18", "--vram", "70%", "--max-layer-size", "3000000")
@@ -112,6 +118,7 @@ func TestMaxLayerSizeCountsParameters(t *testing.T) {
 }
 
 func TestOnTheCPUTheModelRunsAsItIs(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	got := p.json("run", "torchvision:resnet18", "--device", "cpu", "--size", "64x64")
 	if got.Equal == nil || !*got.Equal || got.Device != "cpu" || got.Simulated {
@@ -121,6 +128,7 @@ func TestOnTheCPUTheModelRunsAsItIs(t *testing.T) {
 }
 
 func TestAPersonIsToldWhatHappened(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	out := p.run("run", "torchvision:resnet18", "--vram", "50%", "--size", "64x64")
 	if out.code != 0 {
@@ -166,6 +174,7 @@ print("arguments", sys.argv[1:], "same", same, "streamed", optimem.status(model)
 `
 
 func TestAScriptThatPagesItsOwnModelGetsTheBudgetOfTheCommandLine(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	path := write(t, "script.py", script)
 	out := p.run("run", path, "--vram", "50%", "--", "--steps", "7")
@@ -183,6 +192,7 @@ func TestAScriptThatPagesItsOwnModelGetsTheBudgetOfTheCommandLine(t *testing.T) 
 }
 
 func TestABareScriptStartsAControllerOfItsOwn(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	path := write(t, "bare.py", script)
 	cmd := p.command(t.Context())
@@ -195,6 +205,7 @@ func TestABareScriptStartsAControllerOfItsOwn(t *testing.T) {
 }
 
 func TestADeviceInAPackageOfItsOwnIsImportedFirst(t *testing.T) {
+	t.Parallel()
 	p := newPlace(t)
 	got := p.json("run", "torchvision:resnet18", "--size", "64x64", "--import", "simgpu", "--device", "simgpu", "--vram", "50%")
 	withinBudget(t, got)

@@ -19,8 +19,9 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from .errors import BadInput
 
-# Spans begin at multiples of this in the slab, in a page and in the arena: enough for every dtype and vector load.
-ALIGNMENT = 256
+# Spans begin at multiples of this in the slab, in a page and in the arena: enough for every dtype and vector load, and what
+# torch's allocators round up to, so that a span in a block of its own takes no more than is planned.
+ALIGNMENT = 512
 ALIGNMENT_OF_DTYPES = 16  # the widest number has so many bytes
 
 
