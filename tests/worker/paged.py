@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ def attach_at_smallest(model: nn.Module, card: torch.device, mode: str, share: i
     A refusal must name what is missing, and leave the model fit to be attached again.
     """
     while True:
+        gc.collect()  # what a refused attempt had on the card is none of the next one's
         try:
             MODES[mode](model, card, vram=f"{share}%")
             first()

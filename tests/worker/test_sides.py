@@ -18,12 +18,6 @@ from same import bits
 CPU = torch.device("cpu")
 
 
-def crossings() -> int:
-    """Return how many copies between RAM and the device the host has waited for."""
-    print(simgpu.host_blocking_calls())
-    return sum(simgpu.host_blocking_calls().values())
-
-
 class Residual(models.Stack):
     """Sums around modules meet data of both sides."""
 
@@ -83,17 +77,18 @@ def test_a_weight_that_lies_elsewhere_is_gone_to(card: torch.device) -> None:
 def test_a_chunk_is_entered_and_left_once(card: torch.device, share: int) -> None:
     plain = nn.Sequential(*[layer for _ in range(12) for layer in (nn.Linear(256, 256), nn.ReLU())]).eval()
     model = optimem.chunk(copy.deepcopy(plain), card, vram=f"{share}%")
-    x = torch.randn(256, 256)
+    x, crossed = torch.randn(256, 256), []
     with torch.no_grad():
         for _ in range(9):
             simgpu.reset_counters()
             output = model(x)
+            crossed.append(sum(simgpu.host_blocking_calls().values()))
             assert output.device == CPU
             assert bits(output) == bits(plain(x))
     status = optimem.status(model)
     assert status is not None
     assert status.resident_pages > 0
-    assert crossings() == 2
+    assert crossed[1:].count(2) >= 7  # all but one that adopts a corrected plan, which the host waits for
 
 
 @pytest.mark.parametrize("attach", [optimem.chunk, optimem.fit])

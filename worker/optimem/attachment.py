@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType, GeneratorType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -114,6 +114,9 @@ class Attachment:
         self._shape = Shape(model)
         self._inventory = take_stock(model)
         self._weights = [weight for span in self._inventory.spans for weight in span.weights]
+        self._parameters = [weight.parameter for weight in self._weights]
+        # What was made in inference mode does not count its writes.
+        self._counted = [parameter for parameter in self._parameters if not parameter.is_inference()]
         self._baseline = device.allocated()
         self.session = Session.open(describe.hello(device))
         registered = describe.manifest(model, wish, self._inventory, by_owner(self._inventory.spans), None)
@@ -151,7 +154,7 @@ class Attachment:
         self._watch = Watch(self._check, lambda made: None)
         self._checked = self._checking = False
         self._places, self._versions = self._fingerprint()
-        self._ties = Ties(model, self._enter, self._leave, device.settle)
+        self._ties = Ties(model, self._gate, self._enter, self._leave, device.settle)
         self._retry = Retry(model, self._recover) if self.habits.retry else None
         self._packed_ties = PackedTies(model)
         self._slow_path = SlowPath(model)
@@ -239,7 +242,7 @@ class Attachment:
     # The borders of a forward. These run on the caller's thread, at every entry and exit of a tied module.
 
     def _enter(self, path: str, args: Any, kwargs: Any, frame: FrameType) -> tuple[Any, Any]:
-        outermost = self._gate.enter(frame, look_for_stale=not path)
+        outermost = self._gate.enter(path, frame)
         if outermost:
             args, kwargs = self._begin(path, args, kwargs)
         if self._recorder is not None:
@@ -262,7 +265,7 @@ class Attachment:
         """Return what replaces the output, None where nothing does. Called after an exception too."""
         if output is None and not self._gate.mine():
             return None  # the gate has refused this thread
-        outermost = self._gate.depth == 1
+        outermost = self._gate.is_last(path)
         result = output
         try:
             if not self._refused:
@@ -271,7 +274,7 @@ class Attachment:
                     result = self._end(path, output)
         finally:
             self._refused = self._refused and not outermost
-            self._gate.leave()
+            self._gate.leave(path)
         return None if result is output else result
 
     def _leave_module(self, path: str, output: Any) -> None:
@@ -415,7 +418,7 @@ class Attachment:
             sent = yield item
 
     def _resume(self, frame: FrameType) -> None:
-        self._gate.enter(frame, look_for_stale=True)
+        self._gate.enter("", frame)
         if self._state is State.DETACHED:
             return
         self._state = State.LEARNING
@@ -432,7 +435,7 @@ class Attachment:
         if self._recorder is not None:
             self._end_recording(failed=True)
         self._thaw()
-        self._gate.leave()
+        self._gate.leave("")
 
     def _attach_again(self) -> None:
         """Modules or parameters were added, removed or replaced: begin anew with what the model is made of now."""
@@ -549,7 +552,7 @@ class Attachment:
 
     def _tie(self) -> None:
         every = self._state is State.WEIGHING or self._meter.wants_steps
-        self._ties.set(self._engine.tied(every=every) | self._ties.entrances)
+        self._ties.set(self._engine.tied(every=every), self._ties.entrances)
 
     def _end_steady(self, path: str, *, failed: bool) -> None:
         self._checked, self._checking = self._checked or not failed, False
@@ -620,7 +623,7 @@ class Attachment:
 
     def _recover(self, error: BaseException, args: Any, kwargs: Any) -> bool:
         """Make a forward of the root that ran out of memory ready to run once more; False where it is not the outermost."""
-        if self._gate.depth != 1:
+        if not self._gate.is_last(""):
             return False
         self._note_shortage(error)
         self._stop_watching()
@@ -684,20 +687,22 @@ class Attachment:
 
     def _check_masters(self) -> None:
         places, versions = self._fingerprint()
-        for weight, place, before in zip(self._weights, places, self._places, strict=True):
-            if place != before:
-                raise BadInput(
-                    f"parameter {weight.name} was moved or replaced while paged (.to(), .half(), .data = ...); "
-                    "call optimem.detach(model) before such a change and attach again after it"
-                )
+        if places != self._places:
+            self._refuse_moved(places)
         if versions != self._versions:
             self._versions = versions
             self._engine.refresh()
 
+    def _refuse_moved(self, places: list[int]) -> NoReturn:
+        moved = (weight for weight, now, before in zip(self._weights, places, self._places, strict=True) if now != before)
+        raise BadInput(
+            f"parameter {next(moved).name} was moved or replaced while paged (.to(), .half(), .data = ...); "
+            "call optimem.detach(model) before such a change and attach again after it"
+        )
+
     def _fingerprint(self) -> tuple[list[int], int]:
         """Return where the parameters look, and how often they were written to."""
-        parameters = [weight.parameter for weight in self._weights]
-        return [parameter.data_ptr() for parameter in parameters], sum(map(_version, parameters))
+        return list(map(torch.Tensor.data_ptr, self._parameters)), sum([p._version for p in self._counted])
 
     def _own_copies(self, output: Any) -> Any:
         """Replace outputs that look into bytes of weights, which may soon hold something else."""
@@ -725,11 +730,3 @@ def _held_throughout(units: Sequence[Unit], recording: Recording | None) -> Iter
 
 def _word(path: str) -> str:
     return path or "the model itself"
-
-
-def _version(parameter: nn.Parameter) -> int:
-    """Return how often a parameter was written to; 0 where it was made in inference mode, which does not count."""
-    try:
-        return parameter._version
-    except RuntimeError:
-        return 0

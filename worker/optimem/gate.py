@@ -19,45 +19,56 @@ _PATIENCE_S = 0.5  # how often a waiting thread checks whether the holder still 
 
 
 class Gate:
-    """Held from the entry of the outermost call to its exit. `depth` counts entries."""
+    """Held from the entry of the outermost call to its exit. Calls inside are not counted, but for those of the module
+    that was called outermost, which may call itself."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._owner = 0
         self._frame: FrameType | None = None
-        self.depth = 0
+        self._path = ""
+        self._depth = 0
 
-    def enter(self, frame: FrameType, *, look_for_stale: bool) -> bool:
-        """Enter with the calling `frame`; wait while another thread holds the gate. Return True if this call is the
-        outermost one.
+    def enter(self, path: str, frame: FrameType) -> bool:
+        """Enter with the call of the module at `path`, made by `frame`; wait while another thread holds the gate. Return
+        True if this call is the outermost one. Only the root looks whether what holds the gate is stale.
 
         Raises BadInput where the holder waits for the calling thread: a module was called from a side thread of the forward.
         """
         me = threading.get_ident()
-        if self._owner == me and not (look_for_stale and self.stale()):
-            self.depth += 1
+        if self._owner == me and not (path == "" and self.stale()):
+            self._depth += path == self._path
             return False
         if self._owner != me:
             while not self._lock.acquire(timeout=_PATIENCE_S):
                 if self.stale():
                     break
-                if not look_for_stale and self._holder_waits():
+                if path and self._holder_waits():
                     raise BadInput(
                         "a module was called from a thread for which the model's own forward waits; Optimem follows a "
                         "forward in one thread: call the module in that one, or optimem.detach(model) first"
                     )
-        self._owner, self._frame, self.depth = me, frame, 1
+        self._owner, self._frame, self._path, self._depth = me, frame, path, 1
         return True
 
-    def leave(self) -> bool:
-        """Leave; return True if the gate is free again."""
-        self.depth -= 1
-        if self.depth > 0:
-            return False
+    def is_inside(self, path: str) -> bool:
+        """Tell whether a call of the module at `path` is one that is not counted."""
+        return self._owner == threading.get_ident() and path != self._path
+
+    def is_last(self, path: str) -> bool:
+        """Tell whether `leave` with `path` frees the gate."""
+        return self._depth == 1 and path == self._path
+
+    def leave(self, path: str) -> None:
+        """Leave the call of the module at `path`."""
+        if path != self._path:
+            return
+        self._depth -= 1
+        if self._depth > 0:
+            return
         self._owner, self._frame = 0, None
         if self._lock.locked():
             self._lock.release()
-        return True
 
     def mine(self) -> bool:
         """Tell whether the calling thread holds the gate."""

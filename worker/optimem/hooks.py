@@ -1,13 +1,13 @@
 """Tie to a live module and untie: native hooks with handles, nothing else.
 
-Ours is the first pre-hook and is called on every exit, by exception too. The hooks are objects so that copying or pickling a
-tied model says what to do instead of running the original's weights.
+Ours is the first pre-hook and is called on every exit, by exception too. The hooks belong to objects so that copying or
+pickling a tied model says what to do instead of running the original's weights.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .compiled import forget_graphs, outside_graphs
 from .errors import OptimemError
+from .gate import Gate
 
 Enter = Callable[[str, tuple[Any, ...], dict[str, Any], FrameType], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
 Leave = Callable[[str, Any], Any]
@@ -36,23 +37,36 @@ class Hook:
         self.__deepcopy__(None)
 
 
-class _EnterHook(Hook):
-    def __init__(self, path: str, enter: Enter) -> None:
+class _Tie(Hook):
+    """The hooks at one module's entry and exit. They are bound methods, which torch calls faster than objects.
+
+    An `idle` one matters as the outermost call alone; inside of another it costs a look at the gate.
+    """
+
+    def __init__(self, path: str, gate: Gate, enter: Enter, leave: Leave) -> None:
         super().__init__(path)
+        self.idle = False
+        self._gate = gate
         self._enter = enter
-
-    @outside_graphs
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._enter(self.path, args, kwargs, sys._getframe(1))
-
-
-class _LeaveHook(Hook):
-    def __init__(self, path: str, leave: Leave) -> None:
-        super().__init__(path)
         self._leave = leave
 
+    def to(self, module: nn.Module) -> tuple[RemovableHandle, RemovableHandle]:
+        """Hook `module`."""
+        return (
+            module.register_forward_pre_hook(self._entered, prepend=True, with_kwargs=True),
+            module.register_forward_hook(self._left, always_call=True),
+        )
+
     @outside_graphs
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def _entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.idle and self._gate.is_inside(self.path):
+            return None
+        return self._enter(self.path, args, kwargs, sys._getframe(1))
+
+    @outside_graphs
+    def _left(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self.idle and self._gate.is_inside(self.path):
+            return None
         return self._leave(self.path, output)
 
 
@@ -71,10 +85,9 @@ class _LoadHook(Hook):
 class Ties:
     """The hooks on one model."""
 
-    def __init__(self, model: nn.Module, enter: Enter, leave: Leave, settle: Callable[[], None]) -> None:
+    def __init__(self, model: nn.Module, gate: Gate, enter: Enter, leave: Leave, settle: Callable[[], None]) -> None:
         self._modules = dict(model.named_modules())
-        self._enter = enter
-        self._leave = leave
+        self._ties = {path: _Tie(path, gate, enter, leave) for path in self._modules}
         self._handles: dict[str, tuple[RemovableHandle, RemovableHandle]] = {}
         self._loads = [
             module.register_load_state_dict_pre_hook(_LoadHook(path, settle)) for path, module in self._modules.items()
@@ -99,19 +112,18 @@ class Ties:
         while self._loads:
             self._loads.pop().remove()
 
-    def set(self, paths: set[str]) -> None:
-        """Tie the modules at `paths`, and only those."""
+    def set(self, busy: set[str], entrances: Set[str] = frozenset()) -> None:
+        """Tie the modules at `busy`, whose every call matters, and at `entrances`, whose outermost calls do. No others."""
+        paths = busy | entrances
         if paths != self._handles.keys():
             forget_graphs()
         for path in self._handles.keys() - paths:
             for handle in self._handles.pop(path):
                 handle.remove()
         for path in paths - self._handles.keys():
-            module = self._modules[path]
-            self._handles[path] = (
-                module.register_forward_pre_hook(_EnterHook(path, self._enter), prepend=True, with_kwargs=True),
-                module.register_forward_hook(_LeaveHook(path, self._leave), always_call=True),
-            )
+            self._handles[path] = self._ties[path].to(self._modules[path])
+        for path in paths:
+            self._ties[path].idle = bool(path) and path not in busy
 
 
 def _has_ways_in(module: nn.Module) -> bool:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.profiler import record_function
 
 from .device import Device
 from .held import Held, gaps, in_one_block, keep
 from .masters import Masters, poison
-from .protocol import Plan
+from .profiling import profiled
+from .protocol import Copy, Plan
 from .recorder import Border, Recording
 from .ring import Ring, Turn
 from .sides import CPU
@@ -40,6 +40,7 @@ class Page:
     turn: Turn | None = None
     pieces: Held = field(default_factory=dict)  # a resident page's bytes
     look: Look = field(default_factory=list)  # where a resident page's parameters look
+    home: Look = field(default_factory=list)  # where they look when the page is not on the device
 
     @property
     def nbytes(self) -> int:
@@ -76,11 +77,13 @@ class Pager:
         self._needs = _needs(self.pages, units, plan, set(recording.called))
         missing = self._make_residents(held)
         self._arena = device.empty(plan.arena_bytes)
+        self._slots = [self._slot(copy) for copy in plan.copies]
         self._looks = [self._look(self.pages[copy.page], self._arena, copy.offset) for copy in plan.copies]
         self._exits = [
             _exits(_readers(plan.pages[copy.page].units, units), recording.borders[copy.first + 1 : copy.last + 2])
             for copy in plan.copies
         ]
+        self._note_residents()
         self._ring = Ring(plan.copies, plan.laps, self._issue)
         self._pending = [self._fetch(*gap) for gap in missing]
         self._ring.issue_ahead()
@@ -118,16 +121,14 @@ class Pager:
 
     def storages(self) -> set[int]:
         """Return the storage pointers of all device bytes that weights look into now."""
-        blocks = [self._arena, *(piece.block for page in self.pages for piece in page.pieces.values())]
-        return {block.untyped_storage().data_ptr() for block in blocks} | self._touched.storages()
+        return self._storages | self._touched.storages()
 
     def begin(self) -> None:
         """Begin an outermost call: residents are usable from here on."""
         for mark in self._pending:
             self._device.wait(mark)
         self._pending = []
-        for page in self.pages:
-            _point(page.look)
+        _point(self._out)
 
     def acquire(self, path: str, *, next_lap: bool) -> int | None:
         """Make everything that `path` reads usable. Return the copy that the device had to wait for, if any.
@@ -143,7 +144,7 @@ class Pager:
             if turn is None:
                 self._fetch_on_touch(page, spans)
                 continue
-            with record_function(f"optimem::acquire {page.name}"):
+            with profiled("acquire", page.name):
                 self._device.wait(turn.ready)
                 page.turn = turn
                 _point(self._looks[turn.entry])
@@ -175,8 +176,9 @@ class Pager:
             page.holds = 0
             if page.turn is not None and lap:
                 self._end_turn(page)
-            if page.pieces or self._poison:
-                self._masters.return_home(page.spans)
+            if self._poison:
+                _point(page.home)
+        _point(self._back)
         if lap:
             self._ring.end_lap()
 
@@ -192,8 +194,9 @@ class Pager:
                 break
             if page.pieces and not page.holds and not _lasts(page, step):
                 page.pieces, page.look = {}, []
-                self._masters.return_home(page.spans)
+                _point(page.home)
                 freed += page.nbytes
+        self._note_residents()
         self._device.give_back()
         return freed
 
@@ -210,6 +213,7 @@ class Pager:
         for page in residents:
             page.pieces = {}
         self._pending = [self._fetch(*gap) for page in residents for gap in self._fill(page, {})]
+        self._note_residents()
         self._ring.issue_ahead()
 
     def close(self) -> Held:
@@ -219,10 +223,11 @@ class Pager:
         for page in self.pages:
             held.update(page.pieces)
             page.turn, page.pieces, page.look = None, {}, []
-            self._masters.return_home(page.spans)
+            _point(page.home)
         self._touched.drop_all()
-        self._looks = []
+        self._looks, self._slots = [], []
         self._arena = self._device.empty(0)
+        self._note_residents()
         return held
 
     def _page(self, index: int, units: Sequence[Unit]) -> Page:
@@ -232,7 +237,8 @@ class Pager:
         moves = planned.placement in ("resident", "streamed")
         source = self._masters.page(spans) if moves and spans else None
         uses = tuple(use for unit in members for use in unit.uses)
-        return Page(index, members[0].path, planned.placement, spans, source, uses)
+        home = [(weight.parameter, self._masters.home[weight]) for span in spans for weight in span.weights]
+        return Page(index, members[0].path, planned.placement, spans, source, uses, home=home)
 
     def _make_residents(self, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
         """Make residents of what is `held`. Return what must still be brought: target, source, and the page's name."""
@@ -258,19 +264,26 @@ class Pager:
         ]
         return brought
 
+    def _note_residents(self) -> None:
+        """Note what every outermost call needs of the pages that are resident now."""
+        residents = [page for page in self.pages if page.pieces]
+        blocks = [self._arena, *(piece.block for page in residents for piece in page.pieces.values())]
+        self._out = [look for page in residents for look in page.look]
+        self._back = [look for page in residents for look in page.home]
+        self._storages = {block.untyped_storage().data_ptr() for block in blocks}
+
     def _fetch(self, target: torch.Tensor, source: torch.Tensor, name: str, after: Any = None) -> Any:
         self.moved += target.numel()
-        with record_function(f"optimem::prefetch {name}"):
+        with profiled("prefetch", name):
             return self._device.fetch(target, source, after)
 
     def _issue(self, entry: int, after: Any) -> Any:
         page = self.pages[self._plan.copies[entry].page]
         assert page.source is not None
-        return self._fetch(self._slot(entry), page.source, page.name, after)
+        return self._fetch(self._slots[entry], page.source, page.name, after)
 
-    def _slot(self, entry: int) -> torch.Tensor:
+    def _slot(self, copy: Copy) -> torch.Tensor:
         """Return the arena bytes of a copy."""
-        copy = self._plan.copies[entry]
         return self._arena[copy.offset :][: self._plan.pages[copy.page].bytes]
 
     def _take(self, page: Page, *, next_lap: bool) -> Turn | None:
@@ -289,10 +302,12 @@ class Pager:
 
     def _end_turn(self, page: Page) -> None:
         assert page.turn is not None
-        with record_function(f"optimem::release {page.name}"):
-            self._masters.release(page.spans)
+        with profiled("release", page.name):
             if self._poison:
-                self._slot(page.turn.entry).fill_(0xFF)
+                self._masters.release(page.spans)
+                self._slots[page.turn.entry].fill_(0xFF)
+            else:
+                _point(page.home)
             self._ring.give_back(page.turn, self._device.mark())
             page.turn = None
 

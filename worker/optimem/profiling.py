@@ -1,0 +1,16 @@
+"""Spans of a profile: what the pager does shows where somebody profiles, and costs next to nothing where nobody does."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+from torch.autograd import profiler
+
+_NOTHING = nullcontext()
+
+
+def profiled(phase: str, name: str) -> AbstractContextManager[object]:
+    """Return the span `optimem::PHASE NAME` where a profiler runs. Torch's own takes 6 to 14 us even where none does."""
+    if profiler._is_profiler_enabled:
+        return profiler.record_function(f"optimem::{phase} {name}")
+    return _NOTHING
