@@ -197,6 +197,9 @@ func stepOf(message any) (step, error) {
 	case *ipc.Outcome:
 		return stepOutcome, nil
 	case *ipc.Failure:
+		if m.Code == ipc.CodeOutOfMemory {
+			return stepShortage, nil
+		}
 		return stepFailure, nil
 	case *ipc.Bye:
 		return stepBye, nil
@@ -222,6 +225,10 @@ func (s *Session) act(ctx context.Context, message any, stopping bool) {
 	case *ipc.Outcome:
 		s.finish(*m)
 	case *ipc.Failure:
+		if m.Code == ipc.CodeOutOfMemory {
+			s.log.Warn("worker ran out of device memory", "text", m.Text)
+			return
+		}
 		s.log.Warn("worker failed", "code", m.Code, "text", m.Text)
 		s.observe(Failure{Session: s.id, Code: m.Code, Text: m.Text, ByWorker: true})
 	case *ipc.Bye:

@@ -168,8 +168,9 @@ type Bye struct {
 
 // Codes of a Failure.
 const (
-	CodeBadInput = "bad_input" // the user's input: exit code 2
-	CodeProtocol = "protocol"  // the other side broke the protocol
-	CodeBusy     = "busy"      // the controller takes no more sessions
-	CodeInternal = "internal"  // a fault of ours
+	CodeBadInput    = "bad_input"     // the user's input: exit code 2
+	CodeProtocol    = "protocol"      // the other side broke the protocol
+	CodeBusy        = "busy"          // the controller takes no more sessions
+	CodeInternal    = "internal"      // a fault of ours
+	CodeOutOfMemory = "out_of_memory" // a forward found too little device memory; from a worker, which goes on
 )

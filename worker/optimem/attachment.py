@@ -269,6 +269,8 @@ class Attachment:
                 self._leave_module(path, output)
                 if outermost:
                     result = self._end(path, output)
+            elif outermost:
+                self._note_refusal(sys.exc_info()[1])
         finally:
             self._refused = self._refused and not outermost
             self._gate.leave()
@@ -311,9 +313,7 @@ class Attachment:
         if self._shape.new_buffers():
             self._engine.place_fixed()
         self._loan = Loan()
-        start = CPU if self._state is State.WEIGHING else self._engine.home
-        way = None if start == CPU else self.device.bring
-        args, kwargs = self._loan.bring((args, kwargs), start, way)
+        args, kwargs = self._bring(args, kwargs)
         if self._state is State.LEARNING and (not self._strayed or path in self._strayed):
             self._strayed.discard(path)
             self._start_recording()
@@ -325,6 +325,17 @@ class Attachment:
         self._slow_path.take()
         self._refused, self._inside = False, True
         return args, kwargs
+
+    def _bring(self, args: Any, kwargs: Any) -> Any:
+        """Bring the arguments to where the forward starts. Nothing has run yet, so that room for them is made at once."""
+        start = CPU if self._state is State.WEIGHING else self._engine.home
+        way = None if start == CPU else self.device.bring
+        try:
+            return self._loan.bring((args, kwargs), start, way)
+        except torch.OutOfMemoryError as error:
+            self._note_shortage(error)
+        self._make_room()
+        return self._loan.bring((args, kwargs), start, way)
 
     def _start_recording(self) -> None:
         self._ties.set(self._ties.paths)
@@ -468,15 +479,15 @@ class Attachment:
         """Measure the way to the device, before the first forward, while it is idle and empty."""
         if "link" not in self.session.measure or self._link.bytes_per_second:
             return
-        room = min(self._room, self._masters.slab.numel())
+        free = self.device.memory()[0] // 2  # memory may come in pieces
+        room = min(self._room, self._masters.slab.numel(), free)
         if self.wish.mode == "chunk":
-            self._link = calibrations.kept_link(
-                self.device, "crossings", room, lambda: measure_crossings(self.device, self._room)
-            )
+            most = min(self._room, free)
+            self._link = calibrations.kept_link(self.device, "crossings", room, lambda: measure_crossings(self.device, most))
             return
         memory = "pinned" if self._masters.pinned_bytes else "pageable"
         self._link = calibrations.kept_link(
-            self.device, memory, room, lambda: measure_link(self.device, self._masters.slab, self._room)
+            self.device, memory, room, lambda: measure_link(self.device, self._masters.slab, room)
         )
 
     def _end_recording(self, *, failed: bool) -> None:
@@ -490,6 +501,8 @@ class Attachment:
         if not failed:
             self._known = recorder.reads
             self._learn(recorder)
+            if self._state is State.LEARNING and self.session.lost and self._recording is not None:
+                self._follow(self._plan, steps=False)
 
     def _learn(self, recorder: Recorder) -> None:
         self._learner.clock.settle()
@@ -594,6 +607,11 @@ class Attachment:
 
     # Out of memory.
 
+    def _note_refusal(self, error: BaseException | None) -> None:
+        """A forward did not even begin: where memory ran out the next one holds fewer weights."""
+        if isinstance(error, torch.OutOfMemoryError):
+            self._note_shortage(error)
+
     def _note_shortage(self, error: BaseException) -> None:
         """Say in the error what was in use and what follows from it. The smaller plan waits until the error is gone: its
         frames hold what the forward had on the device."""
@@ -610,6 +628,7 @@ class Attachment:
         self.device.give_back()
         if self._recording is None or self._state is State.LEARNING:
             self._room = shortage.room()
+            self._engine.let_go().clear()
             return
         most = max(range(self._recording.steps), key=self._recording.step_bytes.__getitem__)
         self._recording.step_bytes[most] = max(self._recording.step_bytes[most], shortage.activations)

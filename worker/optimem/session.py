@@ -101,8 +101,9 @@ class Session:
                 self._post(message)
             answered = self._news.wait_for(lambda: self._plan or self._failure or self._lost, _PLANNING_S)
             plan, self._plan = self._plan, None
-            if self._failure:
-                raise _refusal(self._failure)
+            failure, self._failure = self._failure, None
+            if failure:
+                raise _refusal(failure)
         if not answered:
             log.warning("optimem: no plan came within %.0f s; going on without", _PLANNING_S)
         return plan
