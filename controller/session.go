@@ -49,18 +49,19 @@ type Session struct {
 	done   chan struct{}
 
 	// Owned by the goroutine of run.
-	state    State
-	hello    ipc.Hello
-	manifest ipc.Manifest
-	weighed  bool          // times of the manifest at hand have led to a plan
-	measured ipc.Measured  // the latest
-	newer    bool          // measured is newer than the plan
-	plan     planner.Plan  // the latest that was sent
-	sent     bool          // there is such a plan
-	began    uint64        // forwards done when it was sent, as far as reported
-	report   ipc.Report    // the latest
-	limit    planner.Bytes // device bytes left after shrinking, 0 where nothing was asked back
-	cause    error         // why the connection was lost
+	state     State
+	hello     ipc.Hello
+	manifest  ipc.Manifest
+	weighed   bool          // times of the manifest at hand have led to a plan
+	measured  ipc.Measured  // the latest
+	newer     bool          // measured is newer than the plan
+	weighings uint64        // how many Measured have come
+	plan      planner.Plan  // the latest that was sent
+	sent      bool          // there is such a plan
+	began     uint64        // forwards done when it was sent, as far as reported
+	report    ipc.Report    // the latest
+	limit     planner.Bytes // device bytes left after shrinking, 0 where nothing was asked back
+	cause     error         // why the connection was lost
 }
 
 // An order is what others ask of a session; its goroutine carries it out.
@@ -270,6 +271,7 @@ func (s *Session) learn(ctx context.Context, manifest ipc.Manifest) {
 
 // weigh takes measured times. The first after a recording always lead to a plan, later ones only where it pays.
 func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
+	s.weighings++
 	if !plausible(measured.FreeBytes, measured.LinkLatencyNS, measured.LinkBytesPerSecond) {
 		s.fail(ipc.CodeProtocol, "a measured figure is out of range")
 		return
@@ -387,6 +389,7 @@ func (s *Session) adopt(d draft) {
 		"period_ns", int64(plan.Period), "bound_ns", int64(plan.Bound))
 	s.observe(Planned{Session: s.id, Manifest: s.manifest, Plan: plan, Basis: d.basis})
 	message := ipc.FromPlan(plan)
+	message.Answers = s.weighings
 	s.send(&message)
 }
 

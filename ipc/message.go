@@ -92,6 +92,7 @@ type Measured struct {
 // Plan is the planner's answer. Controller to worker.
 type Plan struct {
 	Version       uint64
+	Answers       uint64 // how many Measured had come when it was made
 	Mode          string
 	Pages         []Page
 	Copies        []Copy

@@ -10,7 +10,7 @@ from torch import nn
 
 import optimem
 
-MODES = {"page": optimem.page, "chunk": optimem.chunk}
+MODES = {"page": optimem.page, "chunk": optimem.chunk, "auto": optimem.fit}
 
 
 def attach_at_smallest(model: nn.Module, card: torch.device, mode: str, share: int, first: Callable[[], Any]) -> None:
@@ -20,7 +20,7 @@ def attach_at_smallest(model: nn.Module, card: torch.device, mode: str, share: i
     """
     while True:
         try:
-            MODES[mode](model, card, vram=f"{share}%")
+            MODES[mode](model, device=card, vram=f"{share}%")
             first()
             return
         except optimem.BadInput as error:
