@@ -502,7 +502,7 @@ class Attachment:
             self._known = recorder.reads
             self._learn(recorder)
             if self._state is State.LEARNING and self.session.lost and self._recording is not None:
-                self._follow(self._plan, steps=False)
+                self._follow_last()
 
     def _learn(self, recorder: Recorder) -> None:
         self._learner.clock.settle()
@@ -559,6 +559,11 @@ class Attachment:
         self._shrunk, self._misses = False, self._engine.misses
         self._places, self._versions = self._fingerprint()
         self._tie()
+
+    def _follow_last(self) -> None:
+        """Without a controller, go on with the plan that was in force, if weights may take that much."""
+        if self._plan.resident_bytes + self._plan.arena_bytes <= self._room:
+            self._follow(self._plan, steps=False)
 
     def _tie(self) -> None:
         every = self._state is State.WEIGHING or self._meter.wants_steps
@@ -626,15 +631,16 @@ class Attachment:
         if shortage is None:
             return
         self.device.give_back()
-        if self._recording is None or self._state is State.LEARNING:
+        if self.session.lost and self._state is State.STEADY and self._engine.shrink(shortage.room(), at_start=True):
+            self._tie()
+            return
+        if self.session.lost or self._recording is None or self._state is State.LEARNING:
             self._room = shortage.room()
+            self._state = State.LEARNING
             self._engine.let_go().clear()
             return
         most = max(range(self._recording.steps), key=self._recording.step_bytes.__getitem__)
         self._recording.step_bytes[most] = max(self._recording.step_bytes[most], shortage.activations)
-        if self.session.lost:
-            self._engine.shrink(shortage.requested, at_start=True)
-            return
         self._plan_anew(self._told[0], self._recording, self._units)
 
     def _recover(self, error: BaseException, args: Any, kwargs: Any) -> bool:
@@ -645,14 +651,16 @@ class Attachment:
         self._stop_watching()
         if self._recorder is not None:
             self._learner.touched.drop_all()
-            self._make_room()
+        else:
+            self._weigher = None
+            self._meter.end(failed=True)
+            self._engine.finish(lap=True)
+        self._make_room()
+        if self._state is State.LEARNING:
             self._start_recording()
+            assert self._recorder is not None
             self._recorder.enter("", self._own.get("", []), (args, kwargs))
             return True
-        self._weigher = None
-        self._meter.end(failed=True)
-        self._engine.finish(lap=True)
-        self._make_room()
         self._start_steady()
         self._engine.enter("", args, kwargs, next_lap=False)
         return True
