@@ -10,6 +10,7 @@ import dataclasses
 import gc
 import itertools
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ import optimem
 import simgpu
 from effort import examples
 from optimem.attachment import Attachment
+from optimem.protocol import Measured
 from paged import attach_at_smallest
 from same import bits, found
 
@@ -40,6 +42,21 @@ ALL = pytest.mark.parametrize("attach", [optimem.page, optimem.chunk, optimem.fi
 def linears(depth: int = DEPTH, width: int = WIDTH) -> nn.Sequential:
     """Return layers of 257 KiB each by default."""
     return nn.Sequential(*[nn.Linear(width, width) for _ in range(depth)]).eval()
+
+
+class Asked(nn.Module):
+    """Has something happen in the middle of a forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = linears(6), linears(6)
+        self.happens: Callable[[], object] | None = None
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.first(x)
+        if self.happens is not None:
+            self.happens()
+        return self.last(y) + x
 
 
 def rows() -> torch.Tensor:
@@ -265,7 +282,7 @@ def test_inputs_that_do_not_fit_beside_the_weights_find_room(squeezed: Callable[
 @PAGING
 @pytest.mark.parametrize("retry", [False, True])
 def test_without_a_controller_it_shrinks_by_itself(squeezed: Callable[[int], None], attach: Any, retry: bool) -> None:
-    plain = linears()
+    plain = Asked().eval()
     model, x = attach(copy.deepcopy(plain), device="sim", vram="75%", retry=retry), rows()
     expected = bits(plain(x))
     forwards(model, x, 7)
@@ -280,7 +297,6 @@ def test_without_a_controller_it_shrinks_by_itself(squeezed: Callable[[int], Non
             assert "optimem: a forward ran out of device memory" in str(error)
             right = 0
     assert right >= 3
-    assert status(model).state == "steady"
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -469,21 +485,6 @@ def test_the_card_never_holds_more_than_budget_and_reserve(
 # Two sides.
 
 
-class Asked(nn.Module):
-    """Has something happen in the middle of a forward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = linears(6), linears(6)
-        self.happens: Callable[[], object] | None = None
-
-    def forward(self, x: torch.Tensor) -> Any:
-        y = self.first(x)
-        if self.happens is not None:
-            self.happens()
-        return self.last(y) + x
-
-
 @ALL
 @pytest.mark.parametrize("share", [1, 2, 4], ids=["all", "half", "a quarter"])
 def test_bytes_given_back_in_the_middle_of_a_forward(card: torch.device, slow_cpu: None, attach: Any, share: int) -> None:
@@ -517,3 +518,66 @@ def test_a_plan_that_comes_in_the_middle_of_a_forward(card: torch.device, slow_c
     assert forwards(model, x, 1) == [expected]
     assert status(model).plan_version == later.version
     assert forwards(model, x, 4) == [expected] * 4
+
+
+class Fills(nn.Module):
+    """Reads a weight of its own, and writes to what it is given after its children ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.inner = nn.Parameter(models.rows(WIDTH)), linears(4)
+        self.happens: Callable[[], object] = lambda: None
+
+    def forward(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        self.happens()
+        out.copy_(self.inner(x * self.scale))
+
+
+class HandsOut(nn.Module):
+    """Lets a child fill a tensor that it has made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fills = Fills()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(x.shape)
+        self.fills(x, out)
+        return out
+
+
+def test_what_was_lent_when_bytes_are_given_back_is_still_returned(card: torch.device, slow_cpu: None) -> None:
+    plain, x = HandsOut().eval(), models.rows(64, WIDTH)
+    model = optimem.chunk(copy.deepcopy(plain), card, vram="110%")
+    expected = bits(plain(x))
+    forwards(model, x, 6)
+    attachment = attached(model)
+    assert attachment._engine.weight_bytes > 0
+    model.fills.happens = lambda: setattr(attachment.session, "_give_back", 1 << 40)
+    assert forwards(model, x, 1) == [expected]
+    assert attachment._engine.weight_bytes < LAYER  # all but what was in use has gone
+    model.fills.happens = lambda: None
+    assert forwards(model, x, 3) == [expected] * 3
+
+
+def test_a_plan_that_was_under_way_is_not_the_answer(card: torch.device) -> None:
+    """It may be of another recording, or of more memory than there is now."""
+    plain, x = linears(), rows()
+    model = optimem.page(copy.deepcopy(plain), card, vram="60%")
+    forwards(model, x, 7)
+    attachment = attached(model)
+    session, manifest, times = attachment.session, *attachment.told()
+    assert times is not None
+    old = dataclasses.replace(attachment._plan, version=attachment._plan.version + 1)
+    thread, post = threading.Thread(target=session._take, args=(old,)), session._post
+
+    def overtaken(message: Any) -> None:
+        post(message)
+        if isinstance(message, Measured):
+            thread.start()  # it waits until we do
+
+    session._post = overtaken  # type: ignore[method-assign]
+    answer = session.ask_for_plan(manifest, times)
+    thread.join()
+    assert answer is not None
+    assert answer.answers > old.answers
