@@ -49,18 +49,19 @@ type Session struct {
 	done   chan struct{}
 
 	// Owned by the goroutine of run.
-	state    State
-	hello    ipc.Hello
-	manifest ipc.Manifest
-	weighed  bool          // times of the manifest at hand have led to a plan
-	measured ipc.Measured  // the latest
-	newer    bool          // measured is newer than the plan
-	plan     planner.Plan  // the latest that was sent
-	sent     bool          // there is such a plan
-	began    uint64        // forwards done when it was sent, as far as reported
-	report   ipc.Report    // the latest
-	limit    planner.Bytes // device bytes left after shrinking, 0 where nothing was asked back
-	cause    error         // why the connection was lost
+	state     State
+	hello     ipc.Hello
+	manifest  ipc.Manifest
+	weighed   bool          // times of the manifest at hand have led to a plan
+	measured  ipc.Measured  // the latest
+	newer     bool          // measured is newer than the plan
+	weighings uint64        // how many Measured have come
+	plan      planner.Plan  // the latest that was sent
+	sent      bool          // there is such a plan
+	began     uint64        // forwards done when it was sent, as far as reported
+	report    ipc.Report    // the latest
+	limit     planner.Bytes // device bytes left after shrinking, 0 where nothing was asked back
+	cause     error         // why the connection was lost
 }
 
 // An order is what others ask of a session; its goroutine carries it out.
@@ -197,6 +198,9 @@ func stepOf(message any) (step, error) {
 	case *ipc.Outcome:
 		return stepOutcome, nil
 	case *ipc.Failure:
+		if m.Code == ipc.CodeOutOfMemory {
+			return stepShortage, nil
+		}
 		return stepFailure, nil
 	case *ipc.Bye:
 		return stepBye, nil
@@ -222,6 +226,10 @@ func (s *Session) act(ctx context.Context, message any, stopping bool) {
 	case *ipc.Outcome:
 		s.finish(*m)
 	case *ipc.Failure:
+		if m.Code == ipc.CodeOutOfMemory {
+			s.log.Warn("worker ran out of device memory", "text", m.Text)
+			return
+		}
 		s.log.Warn("worker failed", "code", m.Code, "text", m.Text)
 		s.observe(Failure{Session: s.id, Code: m.Code, Text: m.Text, ByWorker: true})
 	case *ipc.Bye:
@@ -263,6 +271,7 @@ func (s *Session) learn(ctx context.Context, manifest ipc.Manifest) {
 
 // weigh takes measured times. The first after a recording always lead to a plan, later ones only where it pays.
 func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
+	s.weighings++
 	if !plausible(measured.FreeBytes, measured.LinkLatencyNS, measured.LinkBytesPerSecond) {
 		s.fail(ipc.CodeProtocol, "a measured figure is out of range")
 		return
@@ -380,6 +389,7 @@ func (s *Session) adopt(d draft) {
 		"period_ns", int64(plan.Period), "bound_ns", int64(plan.Bound))
 	s.observe(Planned{Session: s.id, Manifest: s.manifest, Plan: plan, Basis: d.basis})
 	message := ipc.FromPlan(plan)
+	message.Answers = s.weighings
 	s.send(&message)
 }
 

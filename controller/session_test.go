@@ -155,6 +155,7 @@ var messages = map[step]func() any{
 	stepRecorded:   func() any { return controllertest.Recorded() },
 	stepMeasured:   func() any { return controllertest.Measured() },
 	stepReport:     func() any { return controllertest.Report(0, 1, 0) },
+	stepShortage:   func() any { return &ipc.Failure{Code: ipc.CodeOutOfMemory, Text: "4096 bytes were asked for"} },
 	stepOutcome:    func() any { return controllertest.Outcome(1) },
 	stepBye:        func() any { return &ipc.Bye{Reason: "done"} },
 	stepFailure:    func() any { return &ipc.Failure{Code: ipc.CodeBadInput, Text: "no such model"} },

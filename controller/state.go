@@ -41,6 +41,7 @@ const (
 	stepReport     step = "report"
 	stepOutcome    step = "outcome"
 	stepBye        step = "bye"
+	stepShortage   step = "shortage"   // a forward ran out of device memory; the worker goes on
 	stepFailure    step = "failure"    // of either side
 	stepStop       step = "stop"       // we ask the worker to end
 	stepLeave      step = "leave"      // we end the session ourselves
@@ -58,20 +59,22 @@ var transitions = map[State]map[step]State{
 		stepStop:       Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Recording: {
-		stepRecorded: Measuring, stepReport: Recording, stepOutcome: Recording, // on the CPU nothing is recorded
-		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+		stepRecorded: Measuring, stepReport: Recording, stepShortage: Recording,
+		stepOutcome: Recording, // on the CPU nothing is recorded
+		stepStop:    Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Measuring: {
-		stepMeasured: Running, stepReport: Measuring, stepOutcome: Measuring,
+		stepMeasured: Running, stepReport: Measuring, stepShortage: Measuring, stepOutcome: Measuring,
 		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Running: {
-		stepMeasured: Running, stepRecorded: Measuring, stepReport: Running, stepOutcome: Running,
+		stepMeasured: Running, stepRecorded: Measuring, stepReport: Running, stepShortage: Running, stepOutcome: Running,
 		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Stopping: { // what was already on its way when stop was sent
-		stepRegistered: Stopping, stepRecorded: Stopping, stepMeasured: Stopping, stepReport: Stopping, stepOutcome: Stopping,
-		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+		stepRegistered: Stopping, stepRecorded: Stopping, stepMeasured: Stopping, stepReport: Stopping, stepShortage: Stopping,
+		stepOutcome: Stopping,
+		stepStop:    Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 }
 

@@ -8,8 +8,8 @@ import (
 var allStates = []State{Greeting, Welcomed, Recording, Measuring, Running, Stopping, Closed, Failed, Lost}
 
 var allSteps = []step{
-	stepHello, stepRegistered, stepRecorded, stepMeasured, stepReport, stepOutcome, stepBye, stepFailure,
-	stepStop, stepLeave, stepDisconnect,
+	stepHello, stepRegistered, stepRecorded, stepMeasured, stepReport, stepShortage, stepOutcome, stepBye,
+	stepFailure, stepStop, stepLeave, stepDisconnect,
 }
 
 func TestEveryOpenStateCanEndInEveryWay(t *testing.T) {

@@ -45,7 +45,7 @@ func vectors() map[string]Message {
 		},
 		"measured_cpu": &Measured{StepCPUNS: []uint64{1, 2, math.MaxUint64}},
 		"plan": &Plan{
-			Version: 1, Mode: "page",
+			Version: 1, Answers: 2, Mode: "page",
 			Pages: []Page{
 				{Units: []uint64{0, 1}, Bytes: 1 << 20, Placement: "streamed"}, {Units: []uint64{2}, Bytes: 1 << 19, Placement: "resident"},
 				{Units: []uint64{3}, Bytes: 256, Placement: "unread"},
@@ -63,7 +63,7 @@ func vectors() map[string]Message {
 			Held: []uint64{math.MaxUint64},
 		},
 		"plan_extreme": &Plan{
-			Version: math.MaxUint64, Mode: long, Pages: []Page{{Bytes: math.MaxUint64}, {Units: []uint64{math.MaxUint64}, Placement: long}},
+			Version: math.MaxUint64, Answers: math.MaxUint64, Mode: long, Pages: []Page{{Bytes: math.MaxUint64}, {Units: []uint64{math.MaxUint64}, Placement: long}},
 			Copies:   []Copy{{}, {Page: math.MaxUint64, Offset: math.MaxUint64, First: math.MaxUint64, Last: math.MaxUint64, After: math.MaxUint64}},
 			Laps:     math.MaxUint64,
 			Eviction: []uint64{math.MaxUint64}, ArenaBytes: math.MaxUint64, ResidentBytes: math.MaxUint64, BudgetBytes: math.MaxUint64,

@@ -92,6 +92,7 @@ type Measured struct {
 // Plan is the planner's answer. Controller to worker.
 type Plan struct {
 	Version       uint64
+	Answers       uint64 // how many Measured had come when it was made
 	Mode          string
 	Pages         []Page
 	Copies        []Copy
@@ -168,8 +169,9 @@ type Bye struct {
 
 // Codes of a Failure.
 const (
-	CodeBadInput = "bad_input" // the user's input: exit code 2
-	CodeProtocol = "protocol"  // the other side broke the protocol
-	CodeBusy     = "busy"      // the controller takes no more sessions
-	CodeInternal = "internal"  // a fault of ours
+	CodeBadInput    = "bad_input"     // the user's input: exit code 2
+	CodeProtocol    = "protocol"      // the other side broke the protocol
+	CodeBusy        = "busy"          // the controller takes no more sessions
+	CodeInternal    = "internal"      // a fault of ours
+	CodeOutOfMemory = "out_of_memory" // a forward found too little device memory; from a worker, which goes on
 )

@@ -11,7 +11,7 @@ from torch import nn
 
 import optimem
 
-MODES = {"page": optimem.page, "chunk": optimem.chunk}
+MODES = {"page": optimem.page, "chunk": optimem.chunk, "auto": optimem.fit}
 
 
 def attach_at_smallest(model: nn.Module, card: torch.device, mode: str, share: int, first: Callable[[], Any]) -> None:
@@ -22,7 +22,7 @@ def attach_at_smallest(model: nn.Module, card: torch.device, mode: str, share: i
     while True:
         gc.collect()  # what a refused attempt had on the card is none of the next one's
         try:
-            MODES[mode](model, card, vram=f"{share}%")
+            MODES[mode](model, device=card, vram=f"{share}%")
             first()
             return
         except optimem.BadInput as error:

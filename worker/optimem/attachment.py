@@ -272,6 +272,8 @@ class Attachment:
                 self._leave_module(path, output)
                 if outermost:
                     result = self._end(path, output)
+            elif outermost:
+                self._note_refusal(sys.exc_info()[1])
         finally:
             self._refused = self._refused and not outermost
             self._gate.leave(path)
@@ -314,9 +316,7 @@ class Attachment:
         if self._shape.new_buffers():
             self._engine.place_fixed()
         self._loan = Loan()
-        start = CPU if self._state is State.WEIGHING else self._engine.home
-        way = None if start == CPU else self.device.bring
-        args, kwargs = self._loan.bring((args, kwargs), start, way)
+        args, kwargs = self._bring(args, kwargs)
         if self._state is State.LEARNING and (not self._strayed or path in self._strayed):
             self._strayed.discard(path)
             self._start_recording()
@@ -328,6 +328,17 @@ class Attachment:
         self._slow_path.take()
         self._refused, self._inside = False, True
         return args, kwargs
+
+    def _bring(self, args: Any, kwargs: Any) -> Any:
+        """Bring the arguments to where the forward starts. Nothing has run yet, so that room for them is made at once."""
+        start = CPU if self._state is State.WEIGHING else self._engine.home
+        way = None if start == CPU else self.device.bring
+        try:
+            return self._loan.bring((args, kwargs), start, way)
+        except torch.OutOfMemoryError as error:
+            self._note_shortage(error)
+        self._make_room()
+        return self._loan.bring((args, kwargs), start, way)
 
     def _start_recording(self) -> None:
         self._ties.set(self._ties.paths)
@@ -471,15 +482,15 @@ class Attachment:
         """Measure the way to the device, before the first forward, while it is idle and empty."""
         if "link" not in self.session.measure or self._link.bytes_per_second:
             return
-        room = min(self._room, self._masters.slab.numel())
+        free = self.device.memory()[0] // 2  # memory may come in pieces
+        room = min(self._room, self._masters.slab.numel(), free)
         if self.wish.mode == "chunk":
-            self._link = calibrations.kept_link(
-                self.device, "crossings", room, lambda: measure_crossings(self.device, self._room)
-            )
+            most = min(self._room, free)
+            self._link = calibrations.kept_link(self.device, "crossings", room, lambda: measure_crossings(self.device, most))
             return
         memory = "pinned" if self._masters.pinned_bytes else "pageable"
         self._link = calibrations.kept_link(
-            self.device, memory, room, lambda: measure_link(self.device, self._masters.slab, self._room)
+            self.device, memory, room, lambda: measure_link(self.device, self._masters.slab, room)
         )
 
     def _end_recording(self, *, failed: bool) -> None:
@@ -493,6 +504,8 @@ class Attachment:
         if not failed:
             self._known = recorder.reads
             self._learn(recorder)
+            if self._state is State.LEARNING and self.session.lost and self._recording is not None:
+                self._follow_last()
 
     def _learn(self, recorder: Recorder) -> None:
         self._learner.clock.settle()
@@ -550,6 +563,11 @@ class Attachment:
         self._places, self._versions = self._fingerprint()
         self._tie()
 
+    def _follow_last(self) -> None:
+        """Without a controller, go on with the plan that was in force, if weights may take that much."""
+        if self._plan.resident_bytes + self._plan.arena_bytes <= self._room:
+            self._follow(self._plan, steps=False)
+
     def _tie(self) -> None:
         every = self._state is State.WEIGHING or self._meter.wants_steps
         self._ties.set(self._engine.tied(every=every), self._ties.entrances)
@@ -597,6 +615,11 @@ class Attachment:
 
     # Out of memory.
 
+    def _note_refusal(self, error: BaseException | None) -> None:
+        """A forward did not even begin: where memory ran out the next one holds fewer weights."""
+        if isinstance(error, torch.OutOfMemoryError):
+            self._note_shortage(error)
+
     def _note_shortage(self, error: BaseException) -> None:
         """Say in the error what was in use and what follows from it. The smaller plan waits until the error is gone: its
         frames hold what the forward had on the device."""
@@ -611,14 +634,16 @@ class Attachment:
         if shortage is None:
             return
         self.device.give_back()
-        if self._recording is None or self._state is State.LEARNING:
+        if self.session.lost and self._state is State.STEADY and self._engine.shrink(shortage.room(), at_start=True):
+            self._tie()
+            return
+        if self.session.lost or self._recording is None or self._state is State.LEARNING:
             self._room = shortage.room()
+            self._state = State.LEARNING
+            self._engine.let_go().clear()
             return
         most = max(range(self._recording.steps), key=self._recording.step_bytes.__getitem__)
         self._recording.step_bytes[most] = max(self._recording.step_bytes[most], shortage.activations)
-        if self.session.lost:
-            self._engine.shrink(shortage.requested, at_start=True)
-            return
         self._plan_anew(self._told[0], self._recording, self._units)
 
     def _recover(self, error: BaseException, args: Any, kwargs: Any) -> bool:
@@ -629,14 +654,16 @@ class Attachment:
         self._stop_watching()
         if self._recorder is not None:
             self._learner.touched.drop_all()
-            self._make_room()
+        else:
+            self._weigher = None
+            self._meter.end(failed=True)
+            self._engine.finish(lap=True)
+        self._make_room()
+        if self._state is State.LEARNING:
             self._start_recording()
+            assert self._recorder is not None
             self._recorder.enter("", self._own.get("", []), (args, kwargs))
             return True
-        self._weigher = None
-        self._meter.end(failed=True)
-        self._engine.finish(lap=True)
-        self._make_room()
         self._start_steady()
         self._engine.enter("", args, kwargs, next_lap=False)
         return True

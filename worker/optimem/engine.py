@@ -145,9 +145,8 @@ class Engine:
             return 0
         freed = self._pager.shrink(nbytes, at_start=at_start, all_tied=self.both_sides)
         if freed and self.home == CPU:  # what left the device computes on the CPU from now on
-            self._sides.end()
-            self._take_sides()
-            self._sides.begin()
+            self._sides.change(self._pager.sides())
+            self.place_fixed()
         return freed
 
     def refresh(self) -> None:

@@ -151,6 +151,7 @@ class Plan:
     """The planner's answer. To the worker."""
 
     version: int
+    answers: int  # how many Measured had come when it was made
     mode: str
     pages: list[Page]
     copies: list[Copy]

@@ -57,6 +57,8 @@ class Session:
         self._channel = channel
         self._news = threading.Condition()
         self._plan: Plan | None = None
+        self._measured = 0  # messages of that kind so far
+        self._asked = 0  # of them when a plan was asked for: an older plan may be of another recording
         self._failure: Failure | None = None
         self._give_back = 0
         self._lost = False
@@ -99,10 +101,12 @@ class Session:
             self._plan = None
             for message in messages:
                 self._post(message)
+            self._asked = self._measured
             answered = self._news.wait_for(lambda: self._plan or self._failure or self._lost, _PLANNING_S)
             plan, self._plan = self._plan, None
-            if self._failure:
-                raise _refusal(self._failure)
+            failure, self._failure = self._failure, None
+            if failure:
+                raise _refusal(failure)
         if not answered:
             log.warning("optimem: no plan came within %.0f s; going on without", _PLANNING_S)
         return plan
@@ -140,6 +144,7 @@ class Session:
     def _post(self, message: Message | None) -> None:
         try:
             self._unsent.put_nowait(message)
+            self._measured += isinstance(message, Measured)
         except queue.Full:
             log.debug("optimem: the controller does not read; %s dropped", type(message).__name__)
 
@@ -165,7 +170,8 @@ class Session:
     def _take(self, message: Message) -> None:
         with self._news:
             if isinstance(message, Plan):
-                self._plan = message
+                if message.answers >= self._asked:
+                    self._plan = message
             elif isinstance(message, Shrink):
                 self._give_back += message.bytes
             elif isinstance(message, Failure):

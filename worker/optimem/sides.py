@@ -40,6 +40,11 @@ class Sides:
         """True where data or weights are on the CPU in some modules and on the device in others."""
         return self._mode is not None
 
+    def change(self, of: Mapping[str, torch.device]) -> None:
+        """Follow `of` from now on, in the middle of a call too: what modules were lent stays lent, and data may still lie on
+        either side."""
+        self._of = of
+
     def begin(self) -> None:
         """Begin an outermost call, on the thread that makes it."""
         self.now = self._start
