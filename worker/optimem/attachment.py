@@ -648,7 +648,7 @@ class Attachment:
 
     def _recover(self, error: BaseException, args: Any, kwargs: Any) -> bool:
         """Make a forward of the root that ran out of memory ready to run once more; False where it is not the outermost."""
-        if not self._gate.is_last(""):
+        if not self._gate.is_last("") or self._weigher is not None:  # nothing of that one is on the device
             return False
         self._note_shortage(error)
         self._stop_watching()
