@@ -48,6 +48,14 @@ func linkOf(measured ipc.Measured) planner.Link {
 	}
 }
 
+// crossingOf is what activations take to change sides, as the worker measured it.
+func crossingOf(measured ipc.Measured) planner.Link {
+	return planner.Link{
+		Latency: planner.Nanoseconds(measured.CrossingLatencyNS),
+		Rate:    planner.Bytes(measured.CrossingBytesPerSecond),
+	}
+}
+
 // least is the smallest of the sizes that are known, 0 where none is.
 func least(sizes ...planner.Bytes) planner.Bytes {
 	var least planner.Bytes

@@ -263,7 +263,8 @@ func (s *Session) learn(ctx context.Context, manifest ipc.Manifest) {
 
 // weigh takes measured times. The first after a recording always lead to a plan, later ones only where it pays.
 func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
-	if !plausible(measured.FreeBytes, measured.LinkLatencyNS, measured.LinkBytesPerSecond) {
+	if !plausible(measured.FreeBytes, measured.LinkLatencyNS, measured.LinkBytesPerSecond,
+		measured.CrossingLatencyNS, measured.CrossingBytesPerSecond) {
 		s.fail(ipc.CodeProtocol, "a measured figure is out of range")
 		return
 	}
@@ -361,7 +362,9 @@ func (s *Session) basis(ctx context.Context, measured ipc.Measured, limit planne
 	if b.Options, err = s.config.options(s.manifest.Wish); err != nil {
 		return b, err
 	}
-	b.Machine = planner.Machine{Free: least(s.freeByWorker(measured), s.freeByCard(ctx), limit), Link: linkOf(measured)}
+	b.Machine = planner.Machine{
+		Free: least(s.freeByWorker(measured), s.freeByCard(ctx), limit), Link: linkOf(measured), Crossing: crossingOf(measured),
+	}
 	return b, nil
 }
 

@@ -130,7 +130,7 @@ class Attachment:
         self._recordings = 0
         self._compute_ns: list[int] = []  # per step, where known
         self._cpu_ns: list[int] = []
-        self._link = Link(0, 0)
+        self._link = self._crossing = Link(0, 0)
         self._room = self._plan.budget_bytes  # for weights while recording
         self._shortage: Shortage | None = None  # what the next forward must be spared
         self._inside = self._refused = self._through_root = self._shrunk = False
@@ -469,10 +469,12 @@ class Attachment:
         if "link" not in self.session.measure or self._link.bytes_per_second:
             return
         room = min(self._room, self._masters.slab.numel())
-        if self.wish.mode == "chunk":
-            self._link = calibrations.kept_link(
+        if self.wish.mode != "page":
+            self._crossing = calibrations.kept_link(
                 self.device, "crossings", room, lambda: measure_crossings(self.device, self._room)
             )
+        if self.wish.mode == "chunk":
+            self._link = self._crossing
             return
         memory = "pinned" if self._masters.pinned_bytes else "pageable"
         self._link = calibrations.kept_link(
@@ -532,7 +534,9 @@ class Attachment:
         free = self.device.memory()[0] + max(0, self.device.allocated() - self._baseline)
         spans = self._learner.touched.spans() | self._engine.held()
         held = [index for index, unit in enumerate(units) if spans.issuperset(unit.spans)]
-        return describe.measured(recording, self._compute_ns, self._cpu_ns, link=self._link, free=free, held=held)
+        return describe.measured(
+            recording, self._compute_ns, self._cpu_ns, link=self._link, crossing=self._crossing, free=free, held=held
+        )
 
     def _follow(self, plan: protocol.Plan, *, steps: bool) -> None:
         assert self._recording is not None
@@ -560,6 +564,7 @@ class Attachment:
             self._correct(steps)
             times = self._measured(self._recording, self._units)
             self._told = self._told[0], times
+            self.report()  # whether the prediction was off
             self.session.tell(times)
             self._tie()
         strayed = failed or self._engine.misses > self._misses
