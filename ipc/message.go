@@ -55,7 +55,7 @@ type Manifest struct {
 
 // Wish is what the caller of page or chunk asked for, sizes as text in the user's words.
 type Wish struct {
-	Mode         string // page, chunk
+	Mode         string // page, chunk, auto
 	VRAM         string // "6GiB", "25%", or empty
 	MaxLayerSize uint64 // parameters; 0 leaves the page size to the planner
 	MaxCapacity  string // "1000000000" parameters, "2GiB", or empty

@@ -47,6 +47,7 @@ from .watch import Watch
 log = logging.getLogger("optimem")
 
 _RECORDINGS = 4  # how often another way through the model is learnt before misses are simply served
+_TIMINGS = 4  # plans of one recording under which steps are timed, where both sides compute
 _REPORT_S = 0.1
 
 
@@ -127,7 +128,7 @@ class Attachment:
         self._known: Known = {}
         self._recorder: Recorder | None = None
         self._recording: Recording | None = None
-        self._recordings = 0
+        self._recordings = self._timings = 0
         self._compute_ns: list[int] = []  # per step, where known
         self._cpu_ns: list[int] = []
         self._link = self._crossing = Link(0, 0)
@@ -543,7 +544,9 @@ class Attachment:
         held = self._engine.let_go() | self._learner.touched.let_go()
         self._engine.follow(plan, self._units, self._recording, held)
         self._plan = plan
-        self._meter.restart(steps=steps)
+        # How far the host is ahead, and so what a step takes on the device, hangs on the plan where both sides compute.
+        self._timings = 1 if steps else self._timings + 1
+        self._meter.restart(steps=steps or (self._engine.both_sides and self._timings <= _TIMINGS))
         self._timed = {border.path for border in self._recording.borders}
         self._checked = self._checked and not steps
         self._state = State.LEARNING if self._strayed else State.STEADY
