@@ -93,7 +93,7 @@ func (f *runFlags) register(flags *pflag.FlagSet) {
 	f.registerModel(flags)
 	flags.StringVar(&f.mode, "mode", string(planner.ModePage), "`MODE`: page, chunk, or auto, which mixes both")
 	flags.StringVar(&f.vram, "vram", "", "device memory to use: a `SIZE` in all, activations included, or a percentage of the weights for weights alone (default: what is free)")
-	flags.Int64Var(&f.forwards, "forwards", 5, "`N` forwards to run, 2 or more: the first one records the model, in auto mode the second one runs on the CPU")
+	flags.Int64Var(&f.forwards, "forwards", 5, "`N` forwards to run, 2 or more: the first one records the model, in auto mode (default 10) the second one runs on the CPU")
 	flags.StringVar(&f.maxLayerSize, "max-layer-size", "", "page modules of up to `N` parameters whole (default: the planner chooses)")
 	flags.StringVar(&f.maxCapacity, "max-capacity", "", "chunk: how much of the model may live on the device, `N` parameters or a size with a unit")
 	flags.StringVar(&f.device, "device", "auto", "`NAME`: auto, cuda, mps, xla, xpu, cpu, sim (the simulated card), sim:rtx4090 (as that model), or a PyTorch device such as cuda:1")
@@ -128,6 +128,9 @@ func (f *runFlags) request(text string, args []string, set *pflag.FlagSet) (runR
 	if err != nil {
 		return runRequest{}, err
 	}
+	if f.mode == string(planner.ModeAuto) && !set.Changed("forwards") {
+		f.forwards = autoForwards
+	}
 	overrides, err := f.overrides()
 	if err != nil {
 		return runRequest{}, err
@@ -137,6 +140,9 @@ func (f *runFlags) request(text string, args []string, set *pflag.FlagSet) (runR
 	}
 	return runRequest{target: t, args: args, flags: *f, overrides: overrides}, nil
 }
+
+// autoForwards is how many forwards are run in auto mode: some are left once all have been timed step by step.
+const autoForwards = 10
 
 // checkModel checks how often a model is run, and with what.
 func (f *runFlags) checkModel() error {
