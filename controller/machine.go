@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/optimem/optimem/ipc"
@@ -48,6 +49,14 @@ func linkOf(measured ipc.Measured) planner.Link {
 	}
 }
 
+// crossingOf is what activations take to change sides, as the worker measured it.
+func crossingOf(measured ipc.Measured) planner.Link {
+	return planner.Link{
+		Latency: planner.Nanoseconds(measured.CrossingLatencyNS),
+		Rate:    planner.Bytes(measured.CrossingBytesPerSecond),
+	}
+}
+
 // least is the smallest of the sizes that are known, 0 where none is.
 func least(sizes ...planner.Bytes) planner.Bytes {
 	var least planner.Bytes
@@ -85,6 +94,30 @@ func (s *Session) mistaken(forwards uint64) bool {
 	}
 	seen := int64(s.report.PeriodNS)
 	return abs(int64(s.plan.Period)-seen) > seen/10
+}
+
+// trial is how many forwards under a plan it takes until it is compared with one without the CPU: enough for the step times
+// under it to arrive, and for a plan that is better by those.
+const trial = 2*patience + 1
+
+// tried tells whether the plan in force has had its trial.
+func (s *Session) tried() bool {
+	return s.report.PlanVersion == uint64(s.plan.Version) && s.report.PeriodNS > 0 && s.report.Forwards >= s.began+trial
+}
+
+// usesCPU tells whether the CPU computes in one of the modes in which it need not.
+func usesCPU(p planner.Plan) bool {
+	return p.Mode == planner.ModeAuto && slices.ContainsFunc(p.Pages, func(page planner.Page) bool { return page.Placement == planner.OnCPU })
+}
+
+// withoutCPU is what was measured without the CPU's times, and with the device's from before it took part: later ones hold
+// what the device has waited for the host since.
+func withoutCPU(measured, alone ipc.Measured) ipc.Measured {
+	measured.StepCPUNS = nil
+	if len(alone.StepComputeNS) == len(measured.StepComputeNS) {
+		measured.StepComputeNS = alone.StepComputeNS
+	}
+	return measured
 }
 
 // same tells whether two plans say the same to a worker but for the version.

@@ -56,6 +56,9 @@ type Session struct {
 	measured  ipc.Measured  // the latest
 	newer     bool          // measured is newer than the plan
 	weighings uint64        // how many Measured have come
+	alone     ipc.Measured  // the latest from before the CPU's times were known
+	refused   bool          // the CPU takes no part, whatever its times
+	compared  int           // version of the latest plan that was compared with one without the CPU
 	plan      planner.Plan  // the latest that was sent
 	sent      bool          // there is such a plan
 	began     uint64        // forwards done when it was sent, as far as reported
@@ -272,7 +275,8 @@ func (s *Session) learn(ctx context.Context, manifest ipc.Manifest) {
 // weigh takes measured times. The first after a recording always lead to a plan, later ones only where it pays.
 func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
 	s.weighings++
-	if !plausible(measured.FreeBytes, measured.LinkLatencyNS, measured.LinkBytesPerSecond) {
+	if !plausible(measured.FreeBytes, measured.LinkLatencyNS, measured.LinkBytesPerSecond,
+		measured.CrossingLatencyNS, measured.CrossingBytesPerSecond) {
 		s.fail(ipc.CodeProtocol, "a measured figure is out of range")
 		return
 	}
@@ -282,6 +286,9 @@ func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
 		return
 	}
 	s.measured, s.newer = measured, true
+	if len(measured.StepCPUNS) == 0 {
+		s.alone, s.refused = measured, false
+	}
 	s.observe(Weighed{Session: s.id, Budget: plan.Budget, Bound: plan.Bound})
 	if !s.weighed || s.worthwhile(plan.Plan) {
 		s.weighed, s.newer = true, false
@@ -316,7 +323,11 @@ func (s *Session) follow(ctx context.Context, report ipc.Report) {
 
 // reconsider plans anew where a report shows the prediction to be off and there are times newer than the plan.
 func (s *Session) reconsider(ctx context.Context) {
-	if s.state != Running || !s.newer || !s.mistaken(patience) {
+	if s.state != Running {
+		return
+	}
+	if !s.newer || !s.mistaken(patience) {
+		s.compare(ctx)
 		return
 	}
 	s.newer = false
@@ -328,6 +339,22 @@ func (s *Session) reconsider(ctx context.Context) {
 	if !same(s.plan, plan.Plan) {
 		s.adopt(plan)
 	}
+}
+
+// compare gives the CPU's part back to the device where a plan in which the CPU takes part has turned out slower than one in
+// which it does not: when the host waits for what crosses, more comes to it than can be told beforehand.
+func (s *Session) compare(ctx context.Context) {
+	if s.compared == s.plan.Version || !s.tried() || !usesCPU(s.plan) {
+		return
+	}
+	s.compared, s.refused = s.plan.Version, true
+	plan, err := s.draft(ctx, s.measured, s.limit)
+	if err != nil || uint64(plan.Period) >= s.report.PeriodNS {
+		s.refused = false
+		return
+	}
+	s.log.Info("the CPU takes no part any more", "period_ns", s.report.PeriodNS, "without_ns", int64(plan.Period))
+	s.adopt(plan)
 }
 
 // finish takes an outcome.
@@ -361,6 +388,9 @@ func (s *Session) draft(ctx context.Context, measured ipc.Measured, limit planne
 
 // basis is what a plan is made from.
 func (s *Session) basis(ctx context.Context, measured ipc.Measured, limit planner.Bytes) (b Basis, err error) {
+	if s.refused {
+		measured = withoutCPU(measured, s.alone)
+	}
 	if b.Manifest, err = ipc.ToManifest(s.manifest, measured); err != nil {
 		return b, err
 	}
@@ -370,7 +400,9 @@ func (s *Session) basis(ctx context.Context, measured ipc.Measured, limit planne
 	if b.Options, err = s.config.options(s.manifest.Wish); err != nil {
 		return b, err
 	}
-	b.Machine = planner.Machine{Free: least(s.freeByWorker(measured), s.freeByCard(ctx), limit), Link: linkOf(measured)}
+	b.Machine = planner.Machine{
+		Free: least(s.freeByWorker(measured), s.freeByCard(ctx), limit), Link: linkOf(measured), Crossing: crossingOf(measured),
+	}
 	return b, nil
 }
 

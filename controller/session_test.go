@@ -344,6 +344,52 @@ func TestLaterTimesLeadToAPlanOnlyWhereThePredictionIsOff(t *testing.T) {
 	}
 }
 
+func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
+	registered, recorded, alone, both := controllertest.Registered(), controllertest.Recorded(), controllertest.Measured(), controllertest.Measured()
+	registered.Wish.Mode, registered.Wish.VRAM, recorded.Wish.Mode, recorded.Wish.VRAM = "auto", "50%", "auto", "50%"
+	for i := range alone.StepComputeNS {
+		alone.StepComputeNS[i], both.StepComputeNS[i] = 10_000, 900_000 // it has waited for the host
+	}
+	both.StepCPUNS = slices.Repeat([]uint64{50_000}, controllertest.Units)
+	for name, test := range map[string]struct {
+		forwards uint64
+		slower   bool
+		version  int
+	}{
+		"as fast as the device alone": {trial, false, 2},
+		"slower":                      {trial, true, 3},
+		"slower, in too few forwards": {trial - 1, true, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			converse(t, nil, func(t *testing.T, talk talk) {
+				talk.worker.Open(t)
+				talk.worker.Say(t, registered)
+				controllertest.Hear[ipc.Plan](t, talk.worker)
+				talk.worker.Say(t, recorded, alone)
+				first := controllertest.Hear[ipc.Plan](t, talk.worker)
+				talk.worker.Say(t, recorded, both)
+				mixed := controllertest.Hear[ipc.Plan](t, talk.worker)
+				if !usesCPU(talk.session.plan) || mixed.Version != 2 {
+					t.Fatalf("plan %d leaves nothing to the CPU", mixed.Version)
+				}
+				period := first.PeriodNS
+				if test.slower {
+					period++
+				}
+				talk.worker.Say(t, controllertest.Report(2, test.forwards, period))
+				synctest.Wait()
+				got := talk.session.plan
+				if got.Version != test.version || usesCPU(got) != (test.version == 2) {
+					t.Errorf("plan %d is in force, not %d", got.Version, test.version)
+				}
+				if test.version == 3 && uint64(got.Period) != first.PeriodNS {
+					t.Errorf("without the CPU it takes %v, not %d ns as before", got.Period, first.PeriodNS)
+				}
+			})
+		})
+	}
+}
+
 func TestLessFreeMemoryLeadsToAPlan(t *testing.T) {
 	converse(t, nil, func(t *testing.T, talk talk) {
 		plan := talk.worker.Run(t)

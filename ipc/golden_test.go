@@ -41,7 +41,8 @@ func vectors() map[string]Message {
 		"manifest_registered": &Manifest{Model: "Stack", Wish: Wish{Mode: "chunk", MaxCapacity: "2GiB"}, Units: []Unit{{Path: "a.weight", Bytes: 256, Parameters: 64}}},
 		"measured": &Measured{
 			StepComputeNS: []uint64{120, 65_536, 1 << 40}, StepActivations: []uint64{0, 127, 128}, StepCrossings: []uint64{1, 2, 3},
-			LinkLatencyNS: 10_000, LinkBytesPerSecond: 12_000_000_000, FreeBytes: math.MaxInt64, Held: []uint64{0, 2, 127, 128},
+			LinkLatencyNS: 10_000, LinkBytesPerSecond: 12_000_000_000, FreeBytes: math.MaxInt64,
+			CrossingLatencyNS: 38_000, CrossingBytesPerSecond: 3_000_000_000, Held: []uint64{0, 2, 127, 128},
 		},
 		"measured_cpu": &Measured{StepCPUNS: []uint64{1, 2, math.MaxUint64}},
 		"plan": &Plan{
@@ -60,7 +61,7 @@ func vectors() map[string]Message {
 				math.MaxUint32, math.MaxUint32 + 1, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64 - 1, math.MaxUint64, 1,
 			},
 			StepCPUNS: make([]uint64, 15), LinkLatencyNS: math.MaxUint64, LinkBytesPerSecond: math.MaxUint64, FreeBytes: math.MaxUint64,
-			Held: []uint64{math.MaxUint64},
+			CrossingLatencyNS: math.MaxUint64, CrossingBytesPerSecond: math.MaxUint64, Held: []uint64{math.MaxUint64},
 		},
 		"plan_extreme": &Plan{
 			Version: math.MaxUint64, Answers: math.MaxUint64, Mode: long, Pages: []Page{{Bytes: math.MaxUint64}, {Units: []uint64{math.MaxUint64}, Placement: long}},

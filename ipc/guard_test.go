@@ -34,7 +34,7 @@ func lies() map[string][]byte {
 	return map[string][]byte{
 		"four billion fields":             append(begin("bye"), huge...),
 		"four billion strings":            append(append(begin("welcome"), 0x92, 0xa0), huge...),
-		"four billion numbers":            append(append(begin("measured"), 0x97), huge...),
+		"four billion numbers":            append(append(begin("measured"), 0x9a), huge...),
 		"four billion structs":            append(append(begin("plan"), 0x9c, 0x01, 0xa0), huge...),
 		"a text of four billion bytes":    append(append(begin("bye"), 0x91), 0xdb, 0xff, 0xff, 0xff, 0xff),
 		"a name of four billion bytes":    {0x92, 0xdb, 0xff, 0xff, 0xff, 0xff},
@@ -148,7 +148,7 @@ func costly() map[string][]byte {
 	manifest := append(begin("manifest"), 0x98, 0xa0, 0x94, 0xa0, 0xa0, 0, 0xa0, 0xc2, 0, 0, 0, 0)
 	return map[string][]byte{
 		"texts":   many(append(begin("welcome"), 0x92, 0xa0), []byte{0xa0}, 1),
-		"numbers": many(append(begin("measured"), 0x98), []byte{1}, 1, 0x90, 0x90, 0x90, 0, 0, 0, 0x90),
+		"numbers": many(append(begin("measured"), 0x9a), []byte{1}, 1, 0x90, 0x90, 0x90, 0, 0, 0, 0, 0, 0x90),
 		"units":   many(manifest, []byte{0x96, 0xa0, 0xa0, 0, 0, 0x90, 0x90}, 7),
 		"pages":   many(append(begin("plan"), 0x9e, 0, 0, 0xa0), []byte{0x93, 0x90, 0, 0xa0}, 4, 0x90, 0, 0x90, 0, 0, 0, 0, 0, 0, 0xa0),
 	}

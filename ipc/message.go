@@ -55,7 +55,7 @@ type Manifest struct {
 
 // Wish is what the caller of page or chunk asked for, sizes as text in the user's words.
 type Wish struct {
-	Mode         string // page, chunk
+	Mode         string // page, chunk, auto
 	VRAM         string // "6GiB", "25%", or empty
 	MaxLayerSize uint64 // parameters; 0 leaves the page size to the planner
 	MaxCapacity  string // "1000000000" parameters, "2GiB", or empty
@@ -85,8 +85,11 @@ type Measured struct {
 	StepCrossings      []uint64 // bytes of tensors that pass the border at which a step begins, one per step, or empty
 	LinkLatencyNS      uint64
 	LinkBytesPerSecond uint64
-	FreeBytes          uint64   // as in Device, now
-	Held               []uint64 // units of the latest manifest whose bytes are on the device now, in order
+	FreeBytes          uint64 // as in Device, now
+
+	CrossingLatencyNS      uint64   // of activations that change sides, the host waiting for them
+	CrossingBytesPerSecond uint64   // 0: as over the link
+	Held                   []uint64 // units of the latest manifest whose bytes are on the device now, in order
 }
 
 // Plan is the planner's answer. Controller to worker.

@@ -83,9 +83,11 @@ func (s *total) add(n int64) bool {
 
 func (machine Machine) check() error {
 	if machine.Free < 0 || machine.Free > largest || machine.Link.Latency < 0 || machine.Link.Latency > largest || machine.Link.Rate < 0 ||
-		machine.Host.Rate < 0 || machine.Host.CrossRate < 0 {
-		return invalid("machine: %d free bytes, a latency of %d ns, a rate of %d bytes/s, or a host of %d and %d bytes/s is out of range",
-			int64(machine.Free), int64(machine.Link.Latency), int64(machine.Link.Rate), int64(machine.Host.Rate), int64(machine.Host.CrossRate))
+		machine.Host.Rate < 0 || machine.Host.CrossRate < 0 ||
+		machine.Crossing.Latency < 0 || machine.Crossing.Latency > largest || machine.Crossing.Rate < 0 {
+		return invalid("machine: %d free bytes, a latency of %d ns, a rate of %d bytes/s, a host of %d and %d bytes/s, or crossings with %d ns and %d bytes/s are out of range",
+			int64(machine.Free), int64(machine.Link.Latency), int64(machine.Link.Rate), int64(machine.Host.Rate), int64(machine.Host.CrossRate),
+			int64(machine.Crossing.Latency), int64(machine.Crossing.Rate))
 	}
 	return nil
 }

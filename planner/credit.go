@@ -65,6 +65,7 @@ func (p *pacer) spend(places []place, arena Bytes, idle Nanoseconds, c credit) B
 				wait := max(0, max(e.copied, e.free)+s.transfer-e.now)
 				if !begins || possible && c.allows(i, waited+wait, idle) {
 					p.bring(&e, flight{int32(i), int32(lap * n)})
+					e.now = max(e.now, e.copied)
 					places[s.page] = away
 					waited += wait
 					break

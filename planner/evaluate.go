@@ -32,6 +32,9 @@ var ErrDeadlock = errors.New("the ring deadlocks")
 //	step end(s) = max(step end(s-1) + crossing(s), copy end of every k with first(k) = s) + compute(s)
 //	release(k)  = step end(last(k))
 //
+// Activations that cross to the device take the link in turn: they wait for all copies that have room by then, and later ones
+// for them.
+//
 // Times of copies are rounded up to ns. Residents are there from the start. Steps that begin to read a page of the CPU, and
 // those behind them that begin to read nothing, take their time on the CPU, and activations cross where the side changes. A
 // forward starts and ends on the device, in the mode chunk in RAM.
@@ -83,6 +86,8 @@ type run struct {
 	now      Nanoseconds   // end of the step before
 	copied   Nanoseconds   // end of the copy before
 	issued   int           // copies so far
+	needed   int           // of those, copies that a step has waited for
+	flights  []copying     // per copy, the latest
 	released int           // copies whose bytes were taken so far
 	free     Nanoseconds   // when they came free
 	dram     Nanoseconds   // that RAM needs for one lap
@@ -90,6 +95,9 @@ type run struct {
 	before   []Nanoseconds // ends of the steps of the lap before
 	fills    []filling     // copies of residents that are still to come, in order
 }
+
+// A copying is when a copy runs, and how long computation has waited for it.
+type copying struct{ start, end, stall Nanoseconds }
 
 // A filling is a copy of residents for their first use, at a step.
 type filling struct {
@@ -102,6 +110,7 @@ func newRun(m Manifest, p Plan, machine Machine) *run {
 	for k, c := range p.Copies {
 		r.transfer[k] = machine.Link.Transfer(p.Pages[c.Page].Bytes)
 	}
+	r.flights = make([]copying, len(p.Copies))
 	r.dram = hostTime(m, p, machine)
 	copies, steps := len(p.Copies), r.turn*len(m.Steps)
 	r.out = Timeline{
@@ -120,41 +129,76 @@ func (r *run) lap() error {
 	perLap := len(r.copies) / r.turn
 	end := (r.lapsDone + 1) * perLap
 	for s, step := range r.steps {
-		r.now += r.side.cross(s)
+		if crossing := r.side.cross(s); r.side.onCPU == nil || r.side.onCPU[s] {
+			r.now += crossing
+		} else {
+			r.crossBack(s, perLap, crossing)
+		}
 		for len(r.fills) > 0 && r.fills[0].step == s {
 			r.copied += r.fills[0].transfer
 			r.now = max(r.now, r.copied)
 			r.fills = r.fills[1:]
 		}
-		for r.issued < end && r.copies[r.issued%len(r.copies)].First == s {
+		for r.needed < end && r.copies[r.needed%len(r.copies)].First == s {
 			if err := r.bring(s, perLap); err != nil {
 				return err
 			}
+			r.need()
 		}
 		r.out.StepStart[base+s] = r.now
 		r.now += r.side.time(s, step)
 		r.out.StepEnd[base+s] = r.now
 	}
-	r.now += r.side.back
+	r.crossBack(n, perLap, r.side.back)
 	r.lapsDone++
 	return nil
 }
 
-// bring runs the next copy, which step s needs.
+// crossBack brings activations to the device before step s, behind the copies that are under way or could be.
+func (r *run) crossBack(s, perLap int, crossing Nanoseconds) {
+	if crossing == 0 || len(r.copies) == 0 || len(r.fills) > 0 {
+		r.now += crossing
+		return
+	}
+	for r.issued-r.needed < len(r.copies) && r.issue(s, perLap) == nil {
+	}
+	if r.copied > r.now {
+		r.flights[(r.issued-1)%len(r.copies)].stall += r.copied - r.now
+	}
+	r.now = max(r.now, r.copied) + crossing
+	r.copied = r.now
+}
+
+// bring runs the next copy that a step needs, at step s, unless it has run already.
 func (r *run) bring(s, perLap int) error {
+	if r.issued > r.needed {
+		return nil
+	}
+	return r.issue(s, perLap)
+}
+
+// issue runs the next copy. It is an error where step s or a later one holds its bytes.
+func (r *run) issue(s, perLap int) error {
 	k := r.issued % len(r.copies)
 	for blocker := r.issued - r.copies[k].After; r.released <= blocker; r.released++ {
 		if err := r.release(s, perLap); err != nil {
 			return err
 		}
 	}
-	r.out.CopyStart[k] = max(r.copied, r.free)
-	r.copied = r.out.CopyStart[k] + r.transfer[k]
-	r.out.CopyEnd[k] = r.copied
-	r.out.Stall[k] = max(0, r.copied-r.now)
-	r.now = max(r.now, r.copied)
+	start := max(r.copied, r.free)
+	r.copied = start + r.transfer[k]
+	r.flights[k] = copying{start: start, end: r.copied}
 	r.issued++
 	return nil
+}
+
+// need lets a step wait for the next copy, which has been issued.
+func (r *run) need() {
+	k := r.needed % len(r.copies)
+	c := r.flights[k]
+	r.out.CopyStart[k], r.out.CopyEnd[k], r.out.Stall[k] = c.start, c.end, c.stall+max(0, c.end-r.now)
+	r.now = max(r.now, c.end)
+	r.needed++
 }
 
 // release takes the bytes of the oldest copy that still has its own.
@@ -164,7 +208,7 @@ func (r *run) release(s, perLap int) error {
 		r.free = max(r.free, r.before[last])
 		return nil
 	}
-	if last >= s {
+	if last >= s || r.released >= r.needed {
 		return fmt.Errorf("%w: copy %d for step %d needs bytes that copy %d holds through step %d",
 			ErrDeadlock, r.issued%len(r.copies), s, r.released%len(r.copies), last)
 	}

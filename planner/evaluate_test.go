@@ -57,6 +57,28 @@ func TestACopyThatNeedsBytesStillHeldIsADeadlock(t *testing.T) {
 	}
 }
 
+func TestActivationsCrossBehindTheCopiesThatHaveRoom(t *testing.T) {
+	// Two pages stream, one is the CPU's. While it computes both copies get room: what crosses waits for them.
+	m := uniform(3, 512*1000, 1000)
+	m.Steps[0].CPU = 2000
+	p := allStreamed(m, 2)
+	p.Mode, p.Pages[0].Placement, p.Copies = ModeAuto, OnCPU, p.Copies[1:]
+	for k := range p.Copies {
+		p.Copies[k].Offset, p.Copies[k].After = Bytes(k)*512*1000, 2
+	}
+	machine := pcie
+	machine.Crossing = Link{Latency: 300, Rate: 1_000_000_000}
+	timeline, err := Evaluate(m, p, machine)
+	crossing, copyTime := Nanoseconds(300), pcie.Link.Transfer(512*1000)
+	want := 2*copyTime + crossing + 1000 // from the end of the first page's step, which frees its bytes, to that in the next lap
+	if err != nil || timeline.Period != want {
+		t.Errorf("got %v, %v, not %v", timeline.Period, err, want)
+	}
+	if timeline.StepStart[1] != timeline.CopyEnd[1]+crossing {
+		t.Errorf("activations are there at %v, the copies at %v", timeline.StepStart[1], timeline.CopyEnd[1])
+	}
+}
+
 func TestTransfersRoundUpAndDoNotOverflow(t *testing.T) {
 	link := Link{10, 3_000_000_000}
 	for size, want := range map[Bytes]Nanoseconds{0: 10, 1: 11, 3: 11, 4: 12, 3_000_000_000: 1_000_000_010} {

@@ -6,13 +6,14 @@ package planner
 //	begin(s)    = max(end of the computation before, copy end(s))
 //	d(s)        = least d such that bytes(s-d) + ... + bytes(s) > arena, at most the copies of one lap
 //
-// Where some units are held, what the change to these places costs a forward counts as a part of the period. Its buffers are
+// Activations that cross to the device wait for the copies that have room by then, as in Evaluate. Where some units are held, what the change to these places costs a forward counts as a part of the period. Its buffers are
 // used again in every call.
 type pacer struct {
 	lap    *lap
 	laps   int           // at most
 	begin  []Nanoseconds // of the computation at each stop, in all laps
 	queue  []flight      // pages in the arena, in all laps
+	ready  []Nanoseconds // end of the copy for each stop that streams, in all laps
 	ends   []Nanoseconds // of the laps
 	effort int           // stops that were evaluated so far
 }
@@ -33,7 +34,7 @@ const never Nanoseconds = 64 * largest
 func newPacer(l *lap) *pacer {
 	n := max(1, len(l.stops))
 	laps := min(max(fewestLaps, warmStops/n), mostWarm)
-	return &pacer{lap: l, laps: laps, begin: make([]Nanoseconds, laps*n), queue: make([]flight, laps*n)}
+	return &pacer{lap: l, laps: laps, begin: make([]Nanoseconds, laps*n), queue: make([]flight, laps*n), ready: make([]Nanoseconds, laps*n)}
 }
 
 // engines are the state of both engines at one stop of one lap.
@@ -45,6 +46,8 @@ type engines struct {
 	head   int         // of the queue
 	tail   int
 	held   int32 // page of the latest stop that streamed in this lap
+	next   int   // stop, in all laps, up to which pages have been brought
+	copies int   // so far
 }
 
 // makeRoom takes the oldest pages out of the arena until it holds less than most and has room for size bytes; false where
@@ -71,7 +74,6 @@ func (p *pacer) makeRoom(e *engines, at int, size, arena Bytes, most int) bool {
 func (p *pacer) bring(e *engines, f flight) {
 	s := &p.lap.stops[f.stop]
 	e.copied = max(e.copied, e.free) + s.transfer
-	e.now = max(e.now, e.copied)
 	e.flying += s.bytes
 	e.held = s.page
 	p.queue[e.tail] = f
@@ -91,42 +93,71 @@ func (p *pacer) ringPeriod(places []place, waits []int) Nanoseconds {
 
 func (p *pacer) pace(places []place, arena Bytes, waits []int) Nanoseconds {
 	l, n := p.lap, len(p.lap.stops)
-	var e engines
-	wait := 0 // index of the next copy's
+	e := engines{held: -1}
 	p.ends = p.ends[:0]
 	for lap := 0; lap < p.laps && !steady(p.ends); lap++ {
 		e.now += l.lead
-		e.held = -1
 		before := stay
 		for i := range l.stops {
 			s, at := &l.stops[i], lap*n+i
 			where := places[s.page]
 			if (where == left) != (before == left) {
-				e.now += s.cross
+				if before == left {
+					p.crossBack(&e, at, places, arena, waits, s.cross)
+				} else {
+					e.now += s.cross
+				}
 			}
 			before = where
 			if where == away {
-				if s.page == e.held { // still there: one copy serves both uses
-					p.queue[e.tail-1] = flight{int32(i), int32(lap * n)}
-				} else if !p.makeRoom(&e, at, s.bytes, arena, waits[wait]) {
-					return never
-				} else {
-					p.bring(&e, flight{int32(i), int32(lap * n)})
-					if wait++; wait == len(waits) {
-						wait = 0
+				for e.next <= at {
+					if !p.advance(&e, at, places, arena, waits) {
+						return never
 					}
 				}
+				e.now = max(e.now, p.ready[at])
 			}
 			p.begin[at] = e.now
 			e.now += s.time(where)
 		}
 		if before == left {
-			e.now += l.back
+			p.crossBack(&e, (lap+1)*n, places, arena, waits, l.back)
 		}
 		p.ends = append(p.ends, e.now)
 	}
 	p.effort += len(p.ends) * n
 	return max(paceOf(p.ends), l.hostTime(places)) + l.change(places)
+}
+
+// crossBack brings activations to the device before stop at, behind the copies that are under way or could be.
+func (p *pacer) crossBack(e *engines, at int, places []place, arena Bytes, waits []int, crossing Nanoseconds) {
+	for e.next < p.laps*len(p.lap.stops) && p.advance(e, at, places, arena, waits) {
+	}
+	e.now = max(e.now, e.copied) + crossing
+	e.copied = e.now
+}
+
+// advance brings the page of the next stop, before stop at; false where there is no room for it.
+func (p *pacer) advance(e *engines, at int, places []place, arena Bytes, waits []int) bool {
+	n := len(p.lap.stops)
+	i := e.next % n
+	if i == 0 {
+		e.held = -1
+	}
+	s, f := &p.lap.stops[i], flight{int32(i), int32(e.next - i)}
+	if places[s.page] == away {
+		if s.page == e.held { // still there: one copy serves both uses
+			p.queue[e.tail-1] = f
+		} else if !p.makeRoom(e, at, s.bytes, arena, waits[e.copies%len(waits)]) {
+			return false
+		} else {
+			p.bring(e, f)
+			e.copies++
+		}
+		p.ready[e.next] = e.copied
+	}
+	e.next++
+	return true
 }
 
 // time is how long it takes from a stop to the next one.

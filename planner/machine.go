@@ -5,12 +5,14 @@ type Machine struct {
 	Free Bytes // device bytes that this worker may take in all: free on the card plus what it holds and can reuse
 	Link Link
 	Host Host
+
+	Crossing Link // of activations between the sides, for which the host waits; without a rate as Host says
 }
 
 // A Host is what the planner needs to know of the memory beside the device. Zero figures are not known.
 type Host struct {
 	Rate      Bytes // bytes per second that the CPU and copies together can read from RAM
-	CrossRate Bytes // bytes per second of activations between pageable RAM and the device; 0: as fast as the link
+	CrossRate Bytes // bytes per second of activations between pageable RAM and the device, each crossing with the link's latency; 0: the link's
 }
 
 // A Link is the way from RAM to the device: a copy of n bytes takes Latency + n/Rate.
@@ -21,6 +23,9 @@ type Link struct {
 
 // crossing is the time that size bytes of activations take from one side to the other.
 func (machine Machine) crossing(size Bytes) Nanoseconds {
+	if machine.Crossing.Rate > 0 {
+		return machine.Crossing.Transfer(size)
+	}
 	link := machine.Link.orUsual()
 	if machine.Host.CrossRate > 0 {
 		link.Rate = machine.Host.CrossRate

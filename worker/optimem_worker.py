@@ -35,7 +35,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("target", help="torchvision:NAME, file.py:factory, or script.py")
     run.add_argument("--device", default="auto")
     run.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE")
-    run.add_argument("--mode", choices=("page", "chunk"), default="page")
+    run.add_argument("--mode", choices=("page", "chunk", "auto"), default="page")
     run.add_argument("--forwards", type=int, default=5)
     run.add_argument("--input", default=None, metavar="PHOTO")
     run.add_argument("--size", default="224x224", metavar="WxH")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"time"
 
@@ -43,10 +44,12 @@ schedule could be within the budget, and whether the result is the plain model's
 TARGET is one of
   torchvision:NAME   a model of torchvision
   file.py:factory    a function in a file that returns a model, or (model, inputs)
-  script.py          a program that calls optimem.page or optimem.chunk itself; it gets what follows --
+  script.py          a program that calls optimem.page, chunk or fit itself; it gets what follows --
 
 In page mode every module computes on the device, and weights that do not fit are brought in just before
 their use. In chunk mode the best part of the model lives on the device, and the CPU computes the rest.
+In auto mode weights stay, are brought in, or are left to the CPU, whatever is fastest: the second forward
+runs on the CPU, to learn what it takes there.
 
 Sizes take a unit (6GiB, 500MB) or a percentage of the weights (25%).
 
@@ -88,9 +91,9 @@ func oneArgument(name, forms, rest string) cobra.PositionalArgs {
 
 func (f *runFlags) register(flags *pflag.FlagSet) {
 	f.registerModel(flags)
-	flags.StringVar(&f.mode, "mode", string(planner.ModePage), "`MODE`: page or chunk")
+	flags.StringVar(&f.mode, "mode", string(planner.ModePage), "`MODE`: page, chunk, or auto, which mixes both")
 	flags.StringVar(&f.vram, "vram", "", "device memory to use: a `SIZE` in all, activations included, or a percentage of the weights for weights alone (default: what is free)")
-	flags.Int64Var(&f.forwards, "forwards", 5, "`N` forwards to run, 2 or more: the first one records the model")
+	flags.Int64Var(&f.forwards, "forwards", 5, "`N` forwards to run, 2 or more: the first one records the model, in auto mode (default 10) the second one runs on the CPU")
 	flags.StringVar(&f.maxLayerSize, "max-layer-size", "", "page modules of up to `N` parameters whole (default: the planner chooses)")
 	flags.StringVar(&f.maxCapacity, "max-capacity", "", "chunk: how much of the model may live on the device, `N` parameters or a size with a unit")
 	flags.StringVar(&f.device, "device", "auto", "`NAME`: auto, cuda, mps, xla, xpu, cpu, sim (the simulated card), sim:rtx4090 (as that model), or a PyTorch device such as cuda:1")
@@ -125,6 +128,9 @@ func (f *runFlags) request(text string, args []string, set *pflag.FlagSet) (runR
 	if err != nil {
 		return runRequest{}, err
 	}
+	if f.mode == string(planner.ModeAuto) && !set.Changed("forwards") {
+		f.forwards = autoForwards
+	}
 	overrides, err := f.overrides()
 	if err != nil {
 		return runRequest{}, err
@@ -135,13 +141,18 @@ func (f *runFlags) request(text string, args []string, set *pflag.FlagSet) (runR
 	return runRequest{target: t, args: args, flags: *f, overrides: overrides}, nil
 }
 
+// autoForwards is how many forwards are run in auto mode: some are left once all have been timed step by step.
+const autoForwards = 10
+
 // checkModel checks how often a model is run, and with what.
 func (f *runFlags) checkModel() error {
 	switch {
-	case f.mode != string(planner.ModePage) && f.mode != string(planner.ModeChunk):
-		return fmt.Errorf("--mode %q: give page or chunk", f.mode)
+	case !slices.Contains([]planner.Mode{planner.ModePage, planner.ModeChunk, planner.ModeAuto}, planner.Mode(f.mode)):
+		return fmt.Errorf("--mode %q: give page, chunk or auto", f.mode)
 	case f.forwards < 2:
 		return fmt.Errorf("--forwards %d: give 2 or more, the first forward only records the model", f.forwards)
+	case f.mode == string(planner.ModeAuto) && f.forwards < 3:
+		return fmt.Errorf("--forwards %d: give 3 or more in auto mode, where the second forward runs on the CPU", f.forwards)
 	}
 	return f.checkCall()
 }

@@ -17,6 +17,8 @@ type machineDoc struct {
 	Free    *whole   `json:"free_bytes,omitzero"`
 	Link    *linkDoc `json:"link,omitzero"`
 	Host    *hostDoc `json:"host,omitzero"`
+
+	Crossing *linkDoc `json:"crossing,omitzero"`
 }
 
 type linkDoc struct {
@@ -50,21 +52,34 @@ func (d machineDoc) machine() (Machine, error) {
 	if d.Host != nil {
 		m.Host = planner.Host{Rate: size(d.Host.Rate), CrossRate: size(d.Host.CrossRate)}
 	}
-	if d.Link == nil {
-		return m, nil
+	var err error
+	if m.Link, err = d.Link.link("link"); err == nil {
+		m.Crossing, err = d.Crossing.link("crossing")
 	}
-	if or(d.Link.Rate, 0) == 0 {
-		return m, strict.Fault("link.bytes_per_second", "it is missing or 0: give bytes per second, or leave link out")
+	return m, err
+}
+
+// link reads a link that may be left out.
+func (d *linkDoc) link(field string) (planner.Link, error) {
+	if d == nil {
+		return planner.Link{}, nil
 	}
-	m.Link = planner.Link{Latency: planner.Nanoseconds(or(d.Link.Latency, int64(UsualLatency))), Rate: size(d.Link.Rate)}
-	return m, nil
+	if or(d.Rate, 0) == 0 {
+		return planner.Link{}, strict.Fault(field+".bytes_per_second", "it is missing or 0: give bytes per second, or leave %s out", field)
+	}
+	return planner.Link{Latency: planner.Nanoseconds(or(d.Latency, int64(UsualLatency))), Rate: size(d.Rate)}, nil
+}
+
+// docOf writes one; nil where nothing is known of it.
+func docOf(link planner.Link) *linkDoc {
+	if link.Rate == 0 {
+		return nil
+	}
+	return &linkDoc{this(link.Latency), this(link.Rate)}
 }
 
 func (m Machine) doc() machineDoc {
-	d := machineDoc{Budget: some(m.Budget), Free: some(m.Free)}
-	if m.Link.Rate > 0 {
-		d.Link = &linkDoc{this(m.Link.Latency), this(m.Link.Rate)}
-	}
+	d := machineDoc{Budget: some(m.Budget), Free: some(m.Free), Link: docOf(m.Link), Crossing: docOf(m.Crossing)}
 	if m.Host != (planner.Host{}) {
 		d.Host = &hostDoc{some(m.Host.Rate), some(m.Host.CrossRate)}
 	}

@@ -43,6 +43,9 @@ func (r Request) traffic(m Machine) []part {
 	if m.Host.CrossRate > 0 {
 		cross.Rate, crossRate = m.Host.CrossRate, "machine.host.cross_bytes_per_second"
 	}
+	if m.Crossing.Rate > 0 {
+		cross, crossRate = m.Crossing, "machine.crossing.bytes_per_second"
+	}
 	parts := []part{
 		{latency, "the latency of copies", 0}, {rate, "copies", 0}, {crossRate, "activations that cross", 0},
 		{"machine.host.bytes_per_second", "reading RAM", 0},

@@ -100,6 +100,7 @@ type result struct {
 	Pages            int      `json:"pages"`
 	ResidentPages    int      `json:"resident_pages"`
 	StreamedPages    int      `json:"streamed_pages"`
+	CPUPages         int      `json:"cpu_pages"`
 	ResidentBytes    int64    `json:"resident_bytes"`
 	ArenaBytes       int64    `json:"arena_bytes"`
 	Forwards         int      `json:"forwards"`

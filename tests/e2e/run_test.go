@@ -54,6 +54,21 @@ func TestResNetIsChunkedWithinAQuarterOfItsWeights(t *testing.T) {
 	p.clean()
 }
 
+func TestResNetIsPagedAndLeftToTheCPUInPart(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	args := []string{"run", "torchvision:resnet18", "--device", "sim:rtx3060", "--vram", "25%", "--forwards", "14", "--mode"}
+	paged, mixed := p.json(append(args, "page")...), p.json(append(args, "auto")...)
+	withinBudget(t, mixed)
+	if mixed.CPUPages == 0 || mixed.StreamedPages == 0 || mixed.ResidentPages == 0 {
+		t.Errorf("this is no mix: %+v", mixed)
+	}
+	if *mixed.PeriodNS > *paged.PeriodNS+*paged.PeriodNS/50 {
+		t.Errorf("a forward takes %d ns, and %d without the CPU", *mixed.PeriodNS, *paged.PeriodNS)
+	}
+	p.clean()
+}
+
 func TestSentencesAreComparedWithRealWeights(t *testing.T) {
 	t.Parallel()
 	// More than half of this model is one table of words, so a page may not be smaller.

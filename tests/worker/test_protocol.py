@@ -142,7 +142,7 @@ NUMBER: Any = 1
         (protocol.Bye("\udcff"), r"bye\.reason is not valid UTF-8"),
         (protocol.Wish("page", "", 0, ""), "Wish is no message"),
         (protocol.Bye("x" * protocol.MAX_FRAME), "above the cap"),
-        (protocol.Measured([0] * (1 << 19), [0] * (1 << 19), [], [], 0, 0, 0, []), "more than 1048576 values"),
+        (protocol.Measured([0] * (1 << 19), [0] * (1 << 19), [], [], 0, 0, 0, 0, 0, []), "more than 1048576 values"),
     ],
 )
 def test_what_does_not_fit_its_annotation_is_named(message: Any, match: str) -> None:

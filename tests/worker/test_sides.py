@@ -129,3 +129,17 @@ def test_a_mix_that_the_cpu_takes_part_in(card: torch.device) -> None:
     status = optimem.status(model)
     assert status is not None
     assert status.resident_pages + status.streamed_pages < status.pages
+
+
+def test_what_a_mix_takes_is_foretold(card: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crossings count with what they take through pageable memory, and what is computed with the time of its side."""
+    monkeypatch.delenv("OPTIMEM_POISON")  # which takes time of its own
+    model = optimem.fit(nn.Sequential(*[nn.Linear(1024, 1024) for _ in range(12)]).eval(), "30%", card)
+    x = torch.randn(1, 1024).to(card)
+    with torch.no_grad():
+        for _ in range(16):
+            model(x)
+    status = optimem.status(model)
+    assert status is not None
+    assert status.resident_pages + status.streamed_pages < status.pages
+    assert abs(status.predicted_ns - status.period_ns) <= status.period_ns / 10

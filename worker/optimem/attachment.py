@@ -47,6 +47,7 @@ from .watch import Watch
 log = logging.getLogger("optimem")
 
 _RECORDINGS = 4  # how often another way through the model is learnt before misses are simply served
+_TIMINGS = 4  # plans of one recording under which steps are timed, where both sides compute
 _REPORT_S = 0.1
 
 
@@ -130,10 +131,10 @@ class Attachment:
         self._known: Known = {}
         self._recorder: Recorder | None = None
         self._recording: Recording | None = None
-        self._recordings = 0
+        self._recordings = self._timings = 0
         self._compute_ns: list[int] = []  # per step, where known
         self._cpu_ns: list[int] = []
-        self._link = Link(0, 0)
+        self._link = self._crossing = Link(0, 0)
         self._room = self._plan.budget_bytes  # for weights while recording
         self._shortage: Shortage | None = None  # what the next forward must be spared
         self._inside = self._refused = self._through_root = self._shrunk = False
@@ -483,10 +484,13 @@ class Attachment:
         if "link" not in self.session.measure or self._link.bytes_per_second:
             return
         free = self.device.memory()[0] // 2  # memory may come in pieces
-        room = min(self._room, self._masters.slab.numel(), free)
+        room, most = min(self._room, self._masters.slab.numel(), free), min(self._room, free)
+        if self.wish.mode != "page":
+            self._crossing = calibrations.kept_link(
+                self.device, "crossings", room, lambda: measure_crossings(self.device, most)
+            )
         if self.wish.mode == "chunk":
-            most = min(self._room, free)
-            self._link = calibrations.kept_link(self.device, "crossings", room, lambda: measure_crossings(self.device, most))
+            self._link = self._crossing
             return
         memory = "pinned" if self._masters.pinned_bytes else "pageable"
         self._link = calibrations.kept_link(
@@ -548,14 +552,18 @@ class Attachment:
         free = self.device.memory()[0] + max(0, self.device.allocated() - self._baseline)
         spans = self._learner.touched.spans() | self._engine.held()
         held = [index for index, unit in enumerate(units) if spans.issuperset(unit.spans)]
-        return describe.measured(recording, self._compute_ns, self._cpu_ns, link=self._link, free=free, held=held)
+        return describe.measured(
+            recording, self._compute_ns, self._cpu_ns, link=self._link, crossing=self._crossing, free=free, held=held
+        )
 
     def _follow(self, plan: protocol.Plan, *, steps: bool) -> None:
         assert self._recording is not None
         held = self._engine.let_go() | self._learner.touched.let_go()
         self._engine.follow(plan, self._units, self._recording, held)
         self._plan = plan
-        self._meter.restart(steps=steps)
+        # How far the host is ahead, and so what a step takes on the device, hangs on the plan where both sides compute.
+        self._timings = 1 if steps else self._timings + 1
+        self._meter.restart(steps=steps or (self._engine.both_sides and self._timings <= _TIMINGS))
         self._timed = {border.path for border in self._recording.borders}
         self._checked = self._checked and not steps
         self._state = State.LEARNING if self._strayed else State.STEADY
@@ -581,6 +589,7 @@ class Attachment:
             self._correct(steps)
             times = self._measured(self._recording, self._units)
             self._told = self._told[0], times
+            self.report()  # whether the prediction was off
             self.session.tell(times)
             self._tie()
         strayed = failed or self._engine.misses > self._misses

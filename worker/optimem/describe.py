@@ -63,6 +63,7 @@ def measured(
     cpu_ns: Sequence[int],
     *,
     link: Link,
+    crossing: Link,
     free: int,
     held: Sequence[int],
 ) -> protocol.Measured:
@@ -79,6 +80,8 @@ def measured(
         link_latency_ns=link.latency_ns,
         link_bytes_per_second=link.bytes_per_second,
         free_bytes=free,
+        crossing_latency_ns=crossing.latency_ns,
+        crossing_bytes_per_second=crossing.bytes_per_second,
         held=sorted(held),
     )
 

@@ -122,6 +122,8 @@ class Measured:
     link_latency_ns: int
     link_bytes_per_second: int
     free_bytes: int
+    crossing_latency_ns: int  # of activations that change sides
+    crossing_bytes_per_second: int  # 0: as over the link
     held: list[int]  # units of the latest manifest whose bytes are on the device now, in order
 
 

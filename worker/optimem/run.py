@@ -118,11 +118,14 @@ def _time_plain(model: nn.Module, args: Any, kwargs: Any, device: Device) -> int
 def _run_under_plan(
     call: targets.Call, device: Device, order: Order, stop: threading.Event
 ) -> tuple[session.Session, list[Any]]:
-    start = device.torch if order.mode == "page" else _CPU
+    start = _CPU if order.mode == "chunk" else device.torch
     args, kwargs = moving.move(call.args, start), moving.move(call.kwargs, start)
     device.reset_peak()
-    attach = optimem.page if order.mode == "page" else optimem.chunk
-    attach(call.model, device.torch)
+    if order.mode == "auto":
+        optimem.fit(call.model, device=device.torch)
+    else:
+        attach = optimem.page if order.mode == "page" else optimem.chunk
+        attach(call.model, device.torch)
     attachment = optimem._attached.get(id(call.model))
     talk = attachment.session if attachment else _talk_of_the_cpu(call.model, device)
     outputs = []
