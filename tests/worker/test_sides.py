@@ -88,7 +88,8 @@ def test_a_chunk_is_entered_and_left_once(card: torch.device, share: int) -> Non
     status = optimem.status(model)
     assert status is not None
     assert status.resident_pages > 0
-    assert crossed[1:].count(2) >= 7  # all but one that adopts a corrected plan, which the host waits for
+    assert set(crossed[1:]) <= {2, 6}  # in and out; a forward that adopts a corrected plan also waits for the card to settle
+    assert crossed.count(2) >= 5
 
 
 @pytest.mark.parametrize("attach", [optimem.chunk, optimem.fit])
