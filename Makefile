@@ -61,6 +61,7 @@ bench: setup
 	$(VENV)/bin/python simgpu/bench/peers.py
 	$(VENV)/bin/python bench/periods.py
 	$(VENV)/bin/python bench/hooks.py
+	$(VENV)/bin/python bench/repointing.py
 	$(VENV)/bin/simgpu check
 
 soak: setup
