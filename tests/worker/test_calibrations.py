@@ -66,6 +66,23 @@ def test_the_second_model_on_a_card_does_not_measure_its_link(
     assert len(measured) == 1
 
 
+def test_the_second_run_of_a_model_plans_with_the_times_of_the_first(card: torch.device, cache: Path) -> None:
+    told: list[list[int]] = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = optimem.page(nn.Sequential(*[nn.Linear(256, 256) for _ in range(8)]).eval(), card, vram="50%")
+        with torch.no_grad():
+            for forward in range(7):
+                model(torch.ones(64, 256, device=card))
+                if forward in (0, 6):
+                    _, times = optimem._attached[id(model)].told()
+                    assert times is not None
+                    told.append(times.step_compute_ns)
+        optimem.detach(model)
+    recorded, corrected, recalled, _ = told
+    assert recalled == corrected != recorded
+
+
 def test_only_the_owner_may_read_what_is_kept(card: torch.device, cache: Path) -> None:
     kept_link(open_device("sim"), "pinned", ROOM, lambda: LINK)
     assert cache.stat().st_mode & 0o777 == 0o700
