@@ -37,6 +37,7 @@ def metered(forwards: list[tuple[int, int]]) -> int:
         meter.begin(RECORDING)
         clock.now = ended
         meter.end(failed=False)
+    meter.read()
     return meter.period_ns()
 
 

@@ -224,7 +224,11 @@ class Attachment:
         return (*kept(self._inventory, self._model), *held, *([NOTE] if self._slow_path.needed else []))
 
     def report(self) -> None:
-        """Tell the controller how the plan fares."""
+        """Tell the controller how the plan fares, up to the last forward that the device has done."""
+        self._meter.read()
+        self._report()
+
+    def _report(self) -> None:
         self._reported = time.monotonic()
         self._peak = max(self._peak, self._learner.peak, self.device.peak() - self._baseline)
         self.session.tell(
@@ -396,7 +400,7 @@ class Attachment:
         else:
             self._end_steady(path, failed=failed)
         if time.monotonic() - self._reported >= _REPORT_S:
-            self.report()
+            self._report()
         return output
 
     def _abandon(self) -> None:
@@ -596,6 +600,7 @@ class Attachment:
     def _end_steady(self, path: str, *, failed: bool) -> None:
         self._checked, self._checking = self._checked or not failed, False
         self._meter.end(failed=failed)
+        self._meter.read()
         self._engine.finish(lap=not path)
         steps = self._meter.steps()
         if steps is not None and self._recording is not None:
@@ -605,7 +610,7 @@ class Attachment:
                 calibrations.remember(self.device, self._key, kept)
             times = self._measured(self._recording, self._units)
             self._told = self._told[0], times
-            self.report()  # whether the prediction was off
+            self._report()  # whether the prediction was off
             self.session.tell(times)
             self._tie()
         strayed = failed or self._engine.misses > self._misses

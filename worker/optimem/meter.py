@@ -80,11 +80,14 @@ class Meter:
         """Return the median time from the end of one forward to that of the next, 0 before one is known.
 
         Where the device never went from one to the next at once, it is the time from the beginning of a forward to its end,
-        which is shorter: copies for it ran ahead while nothing was asked of the device.
+        which is shorter: copies for it ran ahead while nothing was asked of the device. As far as `read` has come.
         """
+        return int(median(self._periods or self._alone or [0]))
+
+    def read(self) -> None:
+        """Read what has passed. Asking takes the host a moment, so it is done as often in every run: once per forward."""
         while self._marks and self._clock.passed(self._marks[0][1]):
             self._read(*self._marks.popleft())
-        return int(median(self._periods or self._alone or [0]))
 
     def _read(self, began: Any, ended: Any) -> None:
         alone = self._clock.elapsed_ns(began, ended)
