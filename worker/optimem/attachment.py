@@ -169,6 +169,8 @@ class Attachment:
         """Untie, and leave the model as it was found, on the CPU. Idempotent."""
         if self._state is State.DETACHED:
             return
+        if self._inside:
+            self._abandon()
         self.report()
         self._state = State.DETACHED
         self._ties.untie()
@@ -278,7 +280,7 @@ class Attachment:
             if not self._refused:
                 self._leave_module(path, output)
                 if outermost:
-                    result = self._end(path, output)
+                    result = self._end_or_abandon(path, output)
             elif outermost:
                 self._note_refusal(sys.exc_info()[1])
         finally:
@@ -361,7 +363,7 @@ class Attachment:
 
     def _start_weighing(self) -> None:
         assert self._recording is not None
-        self._engine.rest(CPU)
+        self._engine.weigh()
         self._weigher = StepTimer(HostClock(self.device), self._recording.borders)
 
     def _start_steady(self) -> None:
@@ -372,10 +374,17 @@ class Attachment:
         if self._checking:
             self._watch.start()
 
+    def _end_or_abandon(self, path: str, output: Any) -> Any:
+        try:
+            return self._end(path, output)
+        except BaseException:
+            self._abandon()
+            raise
+
     def _end(self, path: str, output: Any) -> Any:
         error = sys.exc_info()[1]
         failed = error is not self._error_at_entry
-        if failed and self._recorder is None and explain(error):
+        if failed and self._recorder is None and self._weigher is None and explain(error):
             self._recordings = 0  # an unforeseen reader must be learnt, however many have been
         self._inside, self._error_at_entry = False, None
         self._stop_watching()
@@ -390,6 +399,7 @@ class Attachment:
             output = self._resumed(output)
         self._thaw()
         if not failed:
+            self._refuse_written()
             self._forwards += 1
         elif isinstance(error, torch.OutOfMemoryError):
             self._note_shortage(error)
@@ -405,6 +415,7 @@ class Attachment:
 
     def _abandon(self) -> None:
         """Drop what an interrupted forward left behind: torch runs no exit hook after Ctrl-C."""
+        self._inside = False
         self._stop_watching()
         if self._recorder is not None:
             self._end_recording(failed=True)
@@ -547,6 +558,7 @@ class Attachment:
 
     def _end_weighing(self, *, failed: bool) -> None:
         timer, self._weigher = self._weigher, None
+        self._engine.finish(lap=False)
         assert timer is not None
         assert self._recording is not None
         self._state = State.STEADY
@@ -748,6 +760,8 @@ class Attachment:
             self._refuse_moved(places)
         if versions != self._versions:
             self._versions = versions
+            self.device.settle()
+            self._learner.touched.let_go().clear()
             self._engine.refresh()
 
     def _refuse_moved(self, places: list[int]) -> NoReturn:
@@ -756,6 +770,14 @@ class Attachment:
             f"parameter {next(moved).name} was moved or replaced while paged (.to(), .half(), .data = ...); "
             "call optimem.detach(model) before such a change and attach again after it"
         )
+
+    def _refuse_written(self) -> None:
+        """Refuse a forward that wrote to weights: its bytes on the device are given up, and what it wrote with them."""
+        if sum([parameter._version for parameter in self._counted]) != self._versions:
+            raise BadInput(
+                "the model has written to its own weights while it ran, which paging would lose; "
+                "make what changes a buffer, or call optimem.detach(model)"
+            )
 
     def _fingerprint(self) -> tuple[list[int], int]:
         """Return where the parameters look, and how often they were written to."""

@@ -43,6 +43,7 @@ class Engine:
         self._pageable = {id(weight.parameter) for span in inventory.spans for weight in span.weights}
         self._pager: Pager | None = None
         self._sides = Sides({}, home)
+        self._weighed = False  # a forward ran on the CPU, and may have left data there
         self._before = (0, 0)
         self.place_fixed()
 
@@ -133,6 +134,13 @@ class Engine:
         """Let the next outermost call compute at `place`, whatever the plan."""
         self._send(lambda path: place)
 
+    def weigh(self) -> None:
+        """Begin an outermost call that computes on the CPU; what earlier ones have left on the device comes there."""
+        self.rest(CPU)
+        self._weighed = True
+        self._sides = Sides({}, CPU, [self._device.torch])
+        self._sides.begin()
+
     def touch(self, span: Span) -> None:
         """Bring a span for a reader that holds nothing, if it is not there."""
         if self._pager:
@@ -166,7 +174,8 @@ class Engine:
 
     def _take_sides(self) -> None:
         assert self._pager is not None
-        self._sides = Sides(self._pager.sides(), self.home, self._pager.places())
+        left = {CPU} if self._weighed else set[torch.device]()
+        self._sides = Sides(self._pager.sides(), self.home, self._pager.places() | left)
         self.place_fixed()
 
     def place_fixed(self) -> None:

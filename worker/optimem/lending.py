@@ -96,4 +96,4 @@ def _slots(value: Any) -> Iterable[tuple[Any, Callable[[Any], None]]] | None:
 
 
 def _like(value: tuple[Any, ...], items: list[Any]) -> Any:
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return type(value)(*items) if hasattr(value, "_fields") else tuple.__new__(type(value), items)

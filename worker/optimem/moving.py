@@ -71,7 +71,7 @@ def _sequence(value: Any, items: list[Any]) -> Any:
         return value
     if hasattr(value, "_fields"):
         return type(value)(*items)
-    return type(value)(items)
+    return tuple.__new__(type(value), items) if isinstance(value, tuple) else type(value)(items)
 
 
 def _entries(value: MutableMapping[Any, Any], items: dict[Any, Any]) -> Any:

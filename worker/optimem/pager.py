@@ -209,11 +209,11 @@ class Pager:
         """Bring everything again: the masters have changed."""
         self._device.settle()
         self._ring.restart()
-        residents = [page for page in self.pages if page.pieces]
-        for page in residents:
-            page.pieces = {}
-        self._pending = [self._fetch(*gap) for page in residents for gap in self._fill(page, {})]
-        self._note_residents()
+        self._pending = [
+            self._fetch(block[at:][: aligned(span.nbytes)], self._masters.page([span]), page.name)
+            for page in self.pages
+            for span, (block, at) in page.pieces.items()
+        ]
         self._ring.issue_ahead()
 
     def close(self) -> Held:

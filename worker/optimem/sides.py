@@ -21,7 +21,11 @@ CPU = torch.device("cpu")
 
 # Calls whose arguments may lie on different devices, as named by torch's function mode.
 _ACROSS = frozenset({"to", "copy_", "type_as", "set_", "__get__", "__set__", "__delete__"})
-_HIDDEN = frozenset({"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__ipow__"})
+# Those that write to their first argument and whose names do not end in one underscore: x[i] = y, x += y, x |= y.
+_HIDDEN = frozenset({"__setitem__"}) | {
+    f"__i{name}__"
+    for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor")
+}
 
 
 class Sides:
