@@ -138,7 +138,9 @@ def test_what_trips_pagers_does_not_when_compiled(card: torch.device, trap: str,
             call = torch.compile(plain, backend="eager")
             expected = [bits(call(*args, **kwargs)) for _ in range(6)]
         except AssertionError as error:
-            pytest.skip(f"this torch cannot compile it: {error}")
+            if not torch.__version__.startswith("2.9."):
+                raise
+            pytest.skip(f"torch 2.9 cannot compile the plain model either: {error}")
         try:
             outputs = paged_outputs(trap, mode, "60%", card)
         except optimem.BadInput:  # where one page takes more than that
@@ -156,11 +158,9 @@ def paged_outputs(trap: str, mode: str, vram: str, card: torch.device) -> list[A
 @pytest.mark.parametrize("mode", ATTACH)
 @pytest.mark.parametrize("vram", ["25%", "50%", "75%", "100%"])
 def test_a_steady_forward_makes_no_graph(card: torch.device, vram: str, mode: str) -> None:
-    if mode == "chunk" and vram != "100%":
-        pytest.skip("a plan with two sides is corrected several times, and graphs are made again each time")
     with torch.no_grad():
         call = torch.compile(ATTACH[mode](blocks(12), card, vram=vram), backend="eager")
-        for _ in range(14):
+        for _ in range(24):  # times are taken under at most four plans, each of which makes graphs again
             call(models.rows())
         counters.clear()
         for _ in range(20):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from . import fixed
+from .compiled import forget_graphs
 from .device import Device
 from .held import Held
 from .masters import Masters
@@ -96,7 +97,7 @@ class Engine:
             self._before = self.moved, self.misses
             held = self._pager.close()
             self._pager = None
-        self._sides = Sides({}, self.home)
+        self._change_sides(Sides({}, self.home))
         return held
 
     def tied(self, *, every: bool) -> set[str]:
@@ -138,7 +139,7 @@ class Engine:
         """Begin an outermost call that computes on the CPU; what earlier ones have left on the device comes there."""
         self.rest(CPU)
         self._weighed = True
-        self._sides = Sides({}, CPU, [self._device.torch])
+        self._change_sides(Sides({}, CPU, [self._device.torch]))
         self._sides.begin()
 
     def touch(self, span: Span) -> None:
@@ -175,8 +176,14 @@ class Engine:
     def _take_sides(self) -> None:
         assert self._pager is not None
         left = {CPU} if self._weighed else set[torch.device]()
-        self._sides = Sides(self._pager.sides(), self.home, self._pager.places() | left)
+        self._change_sides(Sides(self._pager.sides(), self.home, self._pager.places() | left))
         self.place_fixed()
+
+    def _change_sides(self, sides: Sides) -> None:
+        """Compute on other `sides`. Graphs that torch.compile has made are of one side each."""
+        if self._sides.both or sides.both:
+            forget_graphs()
+        self._sides = sides
 
     def place_fixed(self) -> None:
         """Send what stays itself to the side of the module that holds it now."""
