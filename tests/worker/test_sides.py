@@ -77,19 +77,22 @@ def test_a_weight_that_lies_elsewhere_is_gone_to(card: torch.device) -> None:
 def test_a_chunk_is_entered_and_left_once(card: torch.device, share: int) -> None:
     plain = nn.Sequential(*[layer for _ in range(12) for layer in (nn.Linear(256, 256), nn.ReLU())]).eval()
     model = optimem.chunk(copy.deepcopy(plain), card, vram=f"{share}%")
-    x, crossed = torch.randn(256, 256), []
+    x, crossed = torch.randn(256, 256), dict[int, set[int]]()
     with torch.no_grad():
-        for _ in range(9):
+        for _ in range(20):
+            before = optimem.status(model)
             simgpu.reset_counters()
             output = model(x)
-            crossed.append(sum(simgpu.host_blocking_calls().values()))
+            waits, after = sum(simgpu.host_blocking_calls().values()), optimem.status(model)
+            assert before is not None
+            assert after is not None
+            if before.state == "steady" and before.plan_version == after.plan_version:  # else another plan is adopted
+                crossed.setdefault(after.plan_version, set()).add(waits)
             assert output.device == CPU
             assert bits(output) == bits(plain(x))
-    status = optimem.status(model)
-    assert status is not None
-    assert status.resident_pages > 0
-    assert min(crossed[1:]) == 2  # in and out; a forward that adopts a corrected plan also waits for the card to settle
-    assert crossed.count(2) >= 5
+    assert after.resident_pages > 0
+    assert crossed[after.plan_version] == {2}  # in and out
+    assert set().union(*crossed.values()) <= {0, 2}  # a plan that leaves all to the CPU crosses nowhere
 
 
 @pytest.mark.parametrize("attach", [optimem.chunk, optimem.fit])
