@@ -136,9 +136,11 @@ def test_a_round_trip_moves_only_what_is_streamed(card: torch.device) -> None:
 @pytest.mark.trap(14)
 def test_residents_are_spread_among_equal_layers(card: torch.device) -> None:
     model, _ = equal_layers(card)
-    placements = "".join(page.placement[0] for page in optimem.plan(model, "50%").pages)
-    assert placements.count("r") >= 5
-    assert "rrr" not in placements
+    plan = optimem.plan(model, "65%")
+    placements = [page.placement for page in plan.pages]
+    assert 5 <= placements.count("resident") <= 11
+    # What streams takes nearly as long as what computes, so that residents side by side would leave one of both waiting.
+    assert plan.period_ns <= 1.01 * plan.bound_ns
 
 
 def equal_layers(card: torch.device) -> tuple[nn.Module, optimem.Status]:

@@ -108,9 +108,7 @@ def lists(longest: int = 40) -> st.SearchStrategy[Case]:
     )
 
 
-@settings(
-    deadline=None, derandomize=True
-)  # a search finds no proof: the same examples in every run, not now and then another
+@settings(deadline=None, derandomize=True)  # a search is no proof: the same examples in every run
 @given(lists(), st.lists(st.integers(25, 120), min_size=2, max_size=4, unique=True))
 def test_more_budget_never_gives_a_longer_period(case: Case, shares: list[int]) -> None:
     total = sum(case.sizes)
@@ -150,10 +148,10 @@ def test_where_the_lap_begins_does_not_matter(family: str, seed: int, by: int) -
     assert best is None or (answer is not None and answer["period_ns"] <= best * Fraction(1 + MOST_GAP))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=50, derandomize=True)  # as above
 @given(lists(), st.sampled_from([2, 3, 5]))
 def test_where_all_takes_longer_so_does_the_forward(case: Case, by: int) -> None:
     answer, slower = planned(case), planned(case.slower(by))
     assert (answer is None) == (slower is None)
     if answer and slower:
-        assert slower["period_ns"] == pytest.approx(by * answer["period_ns"], rel=2e-3)
+        assert slower["period_ns"] == pytest.approx(by * answer["period_ns"], rel=1e-3)
