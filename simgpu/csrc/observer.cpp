@@ -54,8 +54,14 @@ const std::optional<OpPlan>& plan_of_function(const at::RecordFunction& function
   return known.insert_or_assign(name, Known{name, plan_for(function)}).first->second.plan;
 }
 
+// Fake tensors, with which torch.compile tries out what comes of a call, compute nothing.
+bool is_fake(const at::Tensor& tensor) {
+  return tensor.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::Python);
+}
+
 bool dense_on_host(const at::Tensor& tensor) {
-  return !tensor.defined() || (tensor.is_cpu() && tensor.layout() == c10::kStrided && !tensor.is_nested());
+  return !tensor.defined() ||
+      (tensor.is_cpu() && tensor.layout() == c10::kStrided && !tensor.is_nested() && !is_fake(tensor));
 }
 
 bool dense_on_host(const c10::IValue& value) {

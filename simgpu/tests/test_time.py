@@ -360,6 +360,20 @@ def test_the_host_pays_for_what_it_computes_itself() -> None:
     )
 
 
+def test_the_host_pays_nothing_for_what_is_fake() -> None:
+    """As torch.compile tries it out: nothing is computed, and sizes may be symbols."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    torch.zeros(1, device="simgpu")
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    with mode:
+        rows = mode.from_tensor(torch.ones(3, 4))
+        before = simgpu.now_ns()
+        rows @ torch.empty(4, 1 << 30)
+        assert simgpu.now_ns() - before < 1_000_000  # 26 billion operations of a real one take longer
+
+
 def test_the_host_pays_nothing_while_nobody_watches() -> None:
     a = torch.randn(64, 64)
     simgpu.set_host_watched(False)
