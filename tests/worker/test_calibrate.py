@@ -41,7 +41,7 @@ def test_small_weights_of_the_first_forward_come_together(card: torch.device, mo
     marks: list[int] = []
     real = AsyncDevice.timed_mark
     monkeypatch.setattr(AsyncDevice, "timed_mark", lambda self: marks.append(1) or real(self))
-    monkeypatch.setattr(optimem.attachment, "measure_link", lambda *a: optimem.calibrate.Link(1, 10**9))  # type: ignore[attr-defined]
+    monkeypatch.setattr(optimem.times, "measure_link", lambda *a: optimem.calibrate.Link(1, 10**9))  # type: ignore[attr-defined]
     layers = 64
     plain = nn.Sequential(*[nn.Linear(128, 128) for _ in range(layers)]).eval()
     x = torch.randn(2, 128, device=card)

@@ -15,7 +15,7 @@ from torch import nn
 import optimem
 from optimem import calibrations
 from optimem.calibrate import Link
-from optimem.calibrations import Steps, kept_link, model_key, recall, remember
+from optimem.calibrations import KeptSteps, kept_link, model_key, recall, remember
 from optimem.device import Device, open_device
 from optimem.protocol import Manifest, Wish
 
@@ -57,8 +57,8 @@ def test_the_second_model_on_a_card_does_not_measure_its_link(
     card: torch.device, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[int] = []
-    real = optimem.attachment.measure_link  # type: ignore[attr-defined]
-    monkeypatch.setattr(optimem.attachment, "measure_link", lambda *a: measured.append(1) or real(*a))  # type: ignore[attr-defined]
+    real = optimem.times.measure_link  # type: ignore[attr-defined]
+    monkeypatch.setattr(optimem.times, "measure_link", lambda *a: measured.append(1) or real(*a))  # type: ignore[attr-defined]
     for _ in range(2):
         model = optimem.page(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)).eval(), card)
         model(torch.ones(1, 64))
@@ -213,7 +213,7 @@ def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_step_times_come_back_for_the_same_model_and_inputs_alone(card: torch.device, cache: Path) -> None:
     device = open_device("sim")
-    steps = Steps([1, 2], [3, 4])
+    steps = KeptSteps([1, 2], [3, 4])
     key = model_key(manifest(), (torch.ones(1, 3),))
     assert recall(device, key, 2) is None
     remember(device, key, steps)
@@ -228,7 +228,7 @@ def test_step_times_come_back_for_the_same_model_and_inputs_alone(card: torch.de
 @pytest.mark.parametrize("entry", [[[1, -2], [3, 4], 1], [[1, 2], [3], 1], [[1, 2]], {}, [[1, True], [3, 4], 1]])
 def test_step_times_that_are_none_are_ignored(card: torch.device, cache: Path, entry: object) -> None:
     device = open_device("sim")
-    remember(device, "key", Steps([1, 2], [3, 4]))
+    remember(device, "key", KeptSteps([1, 2], [3, 4]))
     replaced("models", {"key": entry})(only_file(cache))
     assert recall(device, "key", 2) is None
 
@@ -238,11 +238,11 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes(
 ) -> None:
     device = open_device("sim")
     for index in range(20):
-        remember(device, str(index), Steps([index], [0]))
-    assert recall(device, "19", 1) == Steps([19], [0])
+        remember(device, str(index), KeptSteps([index], [0]))
+    assert recall(device, "19", 1) == KeptSteps([19], [0])
     assert recall(device, "0", 1) is None
-    remember(device, "large", Steps([10**13] * 65_536, [1 << 50] * 65_536))
-    remember(device, "larger", Steps([10**13] * 65_536, [1 << 50] * 65_536))
+    remember(device, "large", KeptSteps([10**13] * 65_536, [1 << 50] * 65_536))
+    remember(device, "larger", KeptSteps([10**13] * 65_536, [1 << 50] * 65_536))
     assert only_file(cache).stat().st_size <= 4 << 20
     assert recall(device, "19", 1) is None
     for index in range(40):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
 from collections.abc import Callable
@@ -417,3 +418,102 @@ class TestBadInput:
         model = models.Stack().eval()
         assert optimem.page(model, "cpu") is model
         assert not model._forward_hooks
+
+
+def test_what_fails_while_attaching_leaves_nothing_behind(card: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.Buffers().eval()
+    before, held = found(model), values(model)
+    gc.collect()
+    taken = torch.accelerator.memory_allocated()
+
+    def refuse(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("optimem.attachment.Ties", refuse)  # by then all has moved
+        with pytest.raises(torch.OutOfMemoryError, match="on purpose"):
+            optimem.page(model, card)
+    assert found(model) == before
+    assert values(model) == held
+    gc.collect()
+    assert torch.accelerator.memory_allocated() == taken
+    assert optimem.page(model, card) is model
+
+
+@pytest.mark.parametrize("inner", ["layers", "layers.1"])
+def test_a_part_of_an_attached_model_is_not_attached_again(card: torch.device, inner: str) -> None:
+    model = models.Stack().eval()
+    part = model.get_submodule(inner)
+    optimem.page(model, card)
+    with pytest.raises(optimem.BadInput, match="attached already"):
+        optimem.page(part, card)
+    optimem.page(optimem.detach(model).get_submodule(inner), card)
+    with pytest.raises(optimem.BadInput, match=f"module {inner} is attached already"):
+        optimem.page(model, card)
+    optimem.detach(part)
+    assert optimem.page(model, card) is model
+
+
+@pytest.mark.trap(11)
+def test_what_is_thrown_into_a_generator_arrives(card: torch.device) -> None:
+    class Asked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(models.WIDTH, models.WIDTH)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            try:
+                yield self.layer(x)
+            except ValueError:
+                yield self.layer(x * 2)
+
+    plain = Asked().eval()
+    model = optimem.page(copy.deepcopy(plain), card)
+    with torch.no_grad():
+        got, wanted = model(models.rows()), plain(models.rows())
+        assert bits(next(got)) == bits(next(wanted))
+        assert bits(got.throw(ValueError())) == bits(wanted.throw(ValueError()))
+
+
+def test_a_model_that_writes_to_its_weights_is_refused(card: torch.device) -> None:
+    class Writes(models.Stack):
+        def forward(self, x: torch.Tensor) -> Any:
+            self.layers[0].bias.add_(1)
+            return super().forward(x)
+
+    model = optimem.page(Writes().eval(), card, vram="60%")
+    for _ in range(2):
+        with torch.no_grad(), pytest.raises(optimem.BadInput, match="written to its own weights"):
+            model(models.rows())
+    assert model.layers[0].weight.device.type == "cpu"
+
+
+@pytest.mark.trap(4)
+@MODES
+def test_after_ctrl_c_detach_leaves_no_modes(card: torch.device, attach: Any) -> None:
+    model = attach(models.Raises().eval(), card, vram="60%")
+    model.armed = KeyboardInterrupt
+    with torch.no_grad(), pytest.raises(KeyboardInterrupt):
+        model(models.rows())
+    optimem.detach(model)
+    assert not torch.overrides._get_current_function_mode_stack()
+    assert torch.is_autocast_cache_enabled()
+
+
+def test_what_goes_wrong_at_the_end_of_a_forward_leaves_a_working_model(
+    card: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = models.Stack().eval()
+    model, x = optimem.page(copy.deepcopy(plain), card, vram="60%"), models.rows()
+
+    def refuse(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("on purpose")
+
+    with torch.no_grad():
+        for calls in (1, 1, 3):
+            with monkeypatch.context() as patch:
+                patch.setattr("optimem.attachment.Attachment._own_copies", refuse)
+                with pytest.raises(torch.OutOfMemoryError, match="on purpose"):
+                    model(x)
+            for _ in range(calls):
+                assert bits(model(x)) == bits(plain(x))

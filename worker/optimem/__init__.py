@@ -20,12 +20,14 @@ import torch
 from torch import nn
 
 from . import describe, forecast, protocol
-from .attachment import Attachment, Habits, Status
+from .attachment import Attachment, Habits
 from .device import Device, open_device
 from .errors import BadInput, ControllerError, OptimemError
 from .forecast import Plan
+from .hooks import is_tied
 from .protocol import Wish
 from .rehearsal import rehearse
+from .status import Status
 from .units import by_owner, take_stock
 
 __all__ = [
@@ -211,11 +213,21 @@ def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits:
     if before is not None and (before.wish, before.habits, before.device.torch) == (wish, habits, found.torch):
         return model
     detach(model)
+    _refuse_tied(model)
     if not found.computes_in_ram:
         attachment = Attachment(model, found, wish, habits)
         _attached[id(model)] = attachment
         weakref.finalize(attachment, found.settle).atexit = False  # copies into its bytes end before these are free
     return model
+
+
+def _refuse_tied(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if is_tied(module):
+            what = f"its module {path}" if path else "it, as part of another model,"
+            raise BadInput(
+                f"the model cannot be attached: {what} is attached already; call optimem.detach on that one first"
+            )
 
 
 def _known(

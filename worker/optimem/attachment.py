@@ -13,16 +13,17 @@ import logging
 import sys
 import time
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType, GeneratorType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
 
-from . import calibrations, describe, moving, protocol
-from .calibrate import Link, Steps, StepTimer, measure_crossings, measure_link
+from . import describe, moving, protocol
+from .calibrate import StepTimer
 from .casts import Casts
 from .device import Device, HostClock
 from .engine import Engine
@@ -35,12 +36,15 @@ from .learning import Known, Learner, OnCpu, OnDevice
 from .lending import Loan
 from .masters import Masters
 from .meter import Meter
+from .parameters import Parameters
 from .recorder import Recorder, Recording
 from .session import Session
 from .shape import Shape
 from .shortage import Retry, Shortage
 from .sides import CPU
+from .status import Status, held_throughout
 from .strays import explain
+from .times import Times
 from .units import Span, Unit, by_owner, by_reading, holds_no_numbers, storage_pointer, take_stock
 from .watch import Watch
 
@@ -58,33 +62,6 @@ class State(enum.Enum):
     WEIGHING = "weighing"  # the next forward runs on the CPU, step by step timed
     STEADY = "steady"  # a plan is followed: residents and the arena are on the device
     DETACHED = "detached"  # nothing of ours is left
-
-
-@dataclass(frozen=True)
-class Status:
-    """What `optimem.status(model)` tells. Sizes are bytes, times nanoseconds, 0 where not known."""
-
-    state: str
-    mode: str
-    device: str
-    plan_version: int
-    pages: int
-    resident_pages: int
-    streamed_pages: int
-    weights_bytes: int
-    budget_bytes: int
-    reserve_bytes: int
-    resident_bytes: int
-    arena_bytes: int
-    forwards: int
-    period_ns: int
-    predicted_ns: int
-    bound_ns: int
-    h2d_bytes: int
-    misses: int
-    pinned_bytes: int
-    controller: str  # "connected" or "gone"
-    notes: tuple[str, ...]  # what is not paged or held through whole forwards, what "equal" means: "mean: a buffer, ..."
 
 
 @dataclass(frozen=True)
@@ -110,34 +87,39 @@ class Attachment:
         self._attach()
 
     def _attach(self) -> None:
-        """Tie to the model as it is now. Raises BadInput or ControllerError before anything is touched."""
-        model, device, wish = self._model, self.device, self.wish
-        self._shape = Shape(model)
-        self._inventory = take_stock(model)
-        self._weights = [weight for span in self._inventory.spans for weight in span.weights]
-        self._parameters = [weight.parameter for weight in self._weights]
-        # What was made in inference mode does not count its writes.
-        self._counted = [parameter for parameter in self._parameters if not parameter.is_inference()]
-        self._baseline = device.allocated()
-        self.session = Session.open(describe.hello(device))
-        registered = describe.manifest(model, wish, self._inventory, by_owner(self._inventory.spans), None)
+        """Tie to the model as it is now. Raises BadInput or ControllerError before anything is touched, and leaves nothing
+        behind whatever else is raised."""
+        self._agree()
+        with ExitStack() as undo:
+            undo.callback(self.session.close, "attaching failed")
+            self._take_over(undo)
+            undo.pop_all()
+        weakref.finalize(self, self.session.close, "collected").atexit = False
+
+    def _agree(self) -> None:
+        """Tell a controller what the model is made of, and take its first plan."""
+        self._shape = Shape(self._model)
+        self._inventory = take_stock(self._model)
+        self._baseline = self.device.allocated()
+        self.session = Session.open(describe.hello(self.device))
+        units = by_owner(self._inventory.spans)
+        registered = describe.manifest(self._model, self.wish, self._inventory, units, None)
         self._told: tuple[protocol.Manifest, protocol.Measured | None] = (registered, None)
         self._plan = self._first_plan()
+        self._room = self._plan.budget_bytes  # for weights while recording
+        self._own = {unit.spans[0].owner: list(unit.spans) for unit in units}
+        self._retain = _residents(self._plan, units)
+
+    def _take_over(self, undo: ExitStack) -> None:
+        """Move the weights into the slab and all else to the device, and tie."""
+        model, device, mode = self._model, self.device, self.wish.mode
         self._state = State.LEARNING
         self._units: list[Unit] = []
-        registered_units = by_owner(self._inventory.spans)
-        self._own = {unit.spans[0].owner: list(unit.spans) for unit in registered_units}
-        self._retain = _residents(self._plan, registered_units)
         self._known: Known = {}
         self._recorder: Recorder | None = None
         self._recording: Recording | None = None
         self._recordings = self._timings = 0
-        self._compute_ns: list[int] = []  # per step, where known
-        self._cpu_ns: list[int] = []
-        # Under which step times are kept between runs, empty where none are; and the inputs of the recorded call, as shapes.
-        self._key, self._inputs = "", list[torch.Tensor]()
-        self._link = self._crossing = Link(0, 0)
-        self._room = self._plan.budget_bytes  # for weights while recording
+        self._times = Times(device, mode)
         self._shortage: Shortage | None = None  # what the next forward must be spared
         self._inside = self._refused = self._through_root = self._shrunk = False
         self._error_at_entry: BaseException | None = None
@@ -145,25 +127,27 @@ class Attachment:
         self._forwards = self._misses = self._peak = 0
         self._owed = 0  # device bytes that the controller wants back
         self._reported = 0.0
-        self._frozen: list[nn.Parameter] = []
         self._loan = Loan()
-        self._masters = Masters(device, self._inventory.spans)
-        self._learner = self._make_learner()
-        self._engine = Engine(
-            device, self._masters, model, self._inventory, home=self._learner.home, output=self.habits.output
-        )
         self._meter = Meter(device)
         self._weigher: StepTimer | None = None
         self._watch = Watch(self._check, lambda made: None)
         self._checked = self._checking = False
-        self._places, self._versions = self._fingerprint()
-        self._ties = Ties(model, self._gate, self._enter, self._leave, device.settle)
-        self._retry = Retry(model, self._recover) if self.habits.retry else None
-        self._packed_ties = PackedTies(model)
-        self._slow_path = SlowPath(model)
         self._timed: set[str] = set()  # modules whose borders are those of the recording
+        self._masters = Masters(device, self._inventory.spans)
+        undo.callback(self._masters.leave)
+        undo.callback(send_home, model)
+        self._parameters = Parameters([weight for span in self._inventory.spans for weight in span.weights])
+        self._learner = self._make_learner()
+        self._engine = Engine(
+            device, self._masters, model, self._inventory, home=self._learner.home, output=self.habits.output
+        )
+        self._packed_ties = PackedTies(model)
+        undo.callback(self._packed_ties.untie)
+        self._slow_path = SlowPath(model)
+        self._ties = Ties(model, self._gate, self._enter, self._leave, device.settle)
+        undo.callback(self._ties.untie)
         self._ties.set(self._ties.paths)
-        weakref.finalize(self, self.session.close, "collected").atexit = False
+        self._retry = Retry(model, self._recover) if self.habits.retry else None
 
     def detach(self) -> None:
         """Untie, and leave the model as it was found, on the CPU. Idempotent."""
@@ -182,7 +166,7 @@ class Attachment:
         self._engine.close()
         send_home(self._model)
         self._masters.leave()
-        self._thaw()
+        self._parameters.thaw()
         self.session.close("detached")
 
     @property
@@ -222,7 +206,7 @@ class Attachment:
         return self._told
 
     def _notes(self) -> tuple[str, ...]:
-        held = _held_throughout(self._units, self._recording)
+        held = held_throughout(self._units, self._recording)
         return (*kept(self._inventory, self._model), *held, *([NOTE] if self._slow_path.needed else []))
 
     def report(self) -> None:
@@ -321,14 +305,14 @@ class Attachment:
         self._make_room()
         self._through_root = not path
         if torch.is_grad_enabled():
-            self._freeze()
+            self._parameters.freeze()
         if self._shape.new_buffers():
             self._engine.place_fixed()
         self._loan = Loan()
         args, kwargs = self._bring(args, kwargs)
         if self._state is State.LEARNING and (not self._strayed or path in self._strayed):
             self._strayed.discard(path)
-            self._inputs = [torch.empty_like(tensor, device="meta") for tensor in moving.tensors((args, kwargs))]
+            self._times.expect((args, kwargs))
             self._start_recording()
         elif self._state is State.WEIGHING:
             self._start_weighing()
@@ -357,7 +341,8 @@ class Attachment:
             self._learner.touched.adopt(held, self._room)
         held.clear()
         self._engine.rest(self._engine.home)
-        self._measure_link()
+        if "link" in self.session.measure:
+            self._times.measure_link(self._masters.slab, self._room)
         self._recorder = self._learner.recorder(self._known, self._room, self._retain)
         self._recorder.start()
 
@@ -397,9 +382,9 @@ class Attachment:
         output = output if place is None else moving.move(output, place)
         if isinstance(output, GeneratorType):
             output = self._resumed(output)
-        self._thaw()
+        self._parameters.thaw()
         if not failed:
-            self._refuse_written()
+            self._parameters.refuse_written()
             self._forwards += 1
         elif isinstance(error, torch.OutOfMemoryError):
             self._note_shortage(error)
@@ -425,7 +410,7 @@ class Attachment:
         self._loan.give_back()
         self._casts.restore()
         self._slow_path.end()
-        self._thaw()
+        self._parameters.thaw()
 
     def _stop_watching(self) -> None:
         if self._recorder is not None:
@@ -436,16 +421,20 @@ class Attachment:
     def _resumed(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Run each step of a generator that the model returned as a call of its own, in which weights are fetched on touch,
         for it goes on when the forward is over. The next forward is recorded again."""
-        sent = None
+        sent, thrown = None, None
         while True:
             self._resume(sys._getframe())
             try:
-                item = generator.send(sent)
+                item = generator.send(sent) if thrown is None else generator.throw(thrown)
             except StopIteration as end:
                 return end.value
             finally:
                 self._suspend()
-            sent = yield item
+            sent, thrown = None, None
+            try:
+                sent = yield item
+            except Exception as error:
+                thrown = error
 
     def _resume(self, frame: FrameType) -> None:
         self._gate.enter("", frame)
@@ -464,7 +453,7 @@ class Attachment:
         self._slow_path.end()
         if self._recorder is not None:
             self._end_recording(failed=True)
-        self._thaw()
+        self._parameters.thaw()
         self._gate.leave("")
 
     def _attach_again(self) -> None:
@@ -497,24 +486,6 @@ class Attachment:
             return OnCpu(self.device, self._masters, self._inventory.fixed_bytes)
         return OnDevice(self.device, self._masters, self._baseline)
 
-    def _measure_link(self) -> None:
-        """Measure the way to the device, before the first forward, while it is idle and empty."""
-        if "link" not in self.session.measure or self._link.bytes_per_second:
-            return
-        free = self.device.memory()[0] // 2  # memory may come in pieces
-        room, most = min(self._room, self._masters.slab.numel(), free), min(self._room, free)
-        if self.wish.mode != "page":
-            self._crossing = calibrations.kept_link(
-                self.device, "crossings", room, lambda: measure_crossings(self.device, most)
-            )
-        if self.wish.mode == "chunk":
-            self._link = self._crossing
-            return
-        memory = "pinned" if self._masters.pinned_bytes else "pageable"
-        self._link = calibrations.kept_link(
-            self.device, memory, room, lambda: measure_link(self.device, self._masters.slab, room)
-        )
-
     def _end_recording(self, *, failed: bool) -> None:
         recorder, self._recorder = self._recorder, None
         assert recorder is not None
@@ -533,12 +504,9 @@ class Attachment:
         self._learner.clock.settle()
         recording = recorder.result(self._learner.left_behind())
         self._recordings += 1
-        on_cpu = self._learner.home == CPU
-        self._compute_ns, self._cpu_ns = ([], recording.step_ns) if on_cpu else (recording.step_ns, [])
         units = by_reading(self._inventory.spans, recording.readings)
         manifest = describe.manifest(self._model, self.wish, self._inventory, units, recording)
-        if self.wish.mode == "page":
-            self._recall(manifest, recording)
+        self._times.learn(recording, manifest, on_cpu=self._learner.home == CPU)
         self._plan_anew(manifest, recording, units)
         if (
             self.wish.mode == "auto"
@@ -548,14 +516,6 @@ class Attachment:
             self._state = State.WEIGHING
             self._tie()
 
-    def _recall(self, manifest: protocol.Manifest, recording: Recording) -> None:
-        """Take the step times of an earlier run, which are better than those of a recorded forward."""
-        self._key = calibrations.model_key(manifest, self._inputs)
-        known = calibrations.recall(self.device, self._key, recording.steps)
-        if known is not None:
-            self._compute_ns = known.compute_ns
-            recording.step_bytes[:] = map(max, recording.step_bytes, known.activations)
-
     def _end_weighing(self, *, failed: bool) -> None:
         timer, self._weigher = self._weigher, None
         self._engine.finish(lap=False)
@@ -563,7 +523,7 @@ class Attachment:
         assert self._recording is not None
         self._state = State.STEADY
         if not failed and timer.followed():
-            self._cpu_ns = timer.steps().ns
+            self._times.learn_cpu(timer.steps())
             self._plan_anew(self._told[0], self._recording, self._units)
         else:
             self._engine.follow(self._plan, self._units, self._recording, self._engine.let_go())
@@ -581,9 +541,7 @@ class Attachment:
         free = self.device.memory()[0] + max(0, self.device.allocated() - self._baseline)
         spans = self._learner.touched.spans() | self._engine.held()
         held = [index for index, unit in enumerate(units) if spans.issuperset(unit.spans)]
-        return describe.measured(
-            recording, self._compute_ns, self._cpu_ns, link=self._link, crossing=self._crossing, free=free, held=held
-        )
+        return self._times.message(recording, free, held)
 
     def _follow(self, plan: protocol.Plan, *, steps: bool) -> None:
         assert self._recording is not None
@@ -597,7 +555,7 @@ class Attachment:
         self._checked = self._checked and not steps
         self._state = State.LEARNING if self._strayed else State.STEADY
         self._shrunk, self._misses = False, self._engine.misses
-        self._places, self._versions = self._fingerprint()
+        self._parameters.note()
         self._tie()
 
     def _follow_last(self) -> None:
@@ -616,10 +574,7 @@ class Attachment:
         self._engine.finish(lap=not path)
         steps = self._meter.steps()
         if steps is not None and self._recording is not None:
-            self._correct(steps)
-            if self._key:
-                kept = calibrations.Steps(self._compute_ns, self._recording.step_bytes)
-                calibrations.remember(self.device, self._key, kept)
+            self._times.correct(steps, self._recording)
             times = self._measured(self._recording, self._units)
             self._told = self._told[0], times
             self._report()  # whether the prediction was off
@@ -630,13 +585,6 @@ class Attachment:
         if strayed and not self._shrunk and self._recordings < _RECORDINGS and not self.session.lost:
             self._state = State.LEARNING
             self._strayed.add(path)
-
-    def _correct(self, steps: Steps) -> None:
-        """Take in what steps took on the side on which they ran."""
-        self._compute_ns = self._compute_ns or [0] * len(steps.ns)
-        self._cpu_ns = self._cpu_ns or [0] * len(steps.ns) if any(steps.on_cpu) else self._cpu_ns
-        for index, (ns, on_cpu) in enumerate(zip(steps.ns, steps.on_cpu, strict=True)):
-            (self._cpu_ns if on_cpu else self._compute_ns)[index] = ns
 
     def _check(self, tensor: torch.Tensor) -> None:
         """Bring a weight that is read though nobody holds it; the next forward is recorded again."""
@@ -742,46 +690,12 @@ class Attachment:
                 "pass it detached, or call the model under torch.no_grad()"
             )
 
-    def _freeze(self) -> None:
-        """Keep a forward that forgot no_grad from building a graph. Not done where grad is off: torch's matmul chooses its
-        way, and so the last bits, by whether a weight requires grad."""
-        self._frozen = [weight.parameter for weight in self._weights if weight.parameter.requires_grad]
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
-
-    def _thaw(self) -> None:
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-        self._frozen = []
-
     def _check_masters(self) -> None:
-        places, versions = self._fingerprint()
-        if places != self._places:
-            self._refuse_moved(places)
-        if versions != self._versions:
-            self._versions = versions
+        self._parameters.refuse_moved()
+        if self._parameters.take_writes():
             self.device.settle()
             self._learner.touched.let_go().clear()
             self._engine.refresh()
-
-    def _refuse_moved(self, places: list[int]) -> NoReturn:
-        moved = (weight for weight, now, before in zip(self._weights, places, self._places, strict=True) if now != before)
-        raise BadInput(
-            f"parameter {next(moved).name} was moved or replaced while paged (.to(), .half(), .data = ...); "
-            "call optimem.detach(model) before such a change and attach again after it"
-        )
-
-    def _refuse_written(self) -> None:
-        """Refuse a forward that wrote to weights: its bytes on the device are given up, and what it wrote with them."""
-        if sum([parameter._version for parameter in self._counted]) != self._versions:
-            raise BadInput(
-                "the model has written to its own weights while it ran, which paging would lose; "
-                "make what changes a buffer, or call optimem.detach(model)"
-            )
-
-    def _fingerprint(self) -> tuple[list[int], int]:
-        """Return where the parameters look, and how often they were written to."""
-        return list(map(torch.Tensor.data_ptr, self._parameters)), sum([p._version for p in self._counted])
 
     def _own_copies(self, output: Any) -> Any:
         """Replace outputs that look into bytes of weights, which may soon hold something else."""
@@ -798,14 +712,3 @@ def _residents(plan: protocol.Plan, units: list[Unit]) -> set[Span]:
     """Return what a plan wants to stay on the device."""
     pages = (page for page in plan.pages if page.placement == "resident")
     return {span for page in pages for index in page.units for span in units[index].spans}
-
-
-def _held_throughout(units: Sequence[Unit], recording: Recording | None) -> Iterator[str]:
-    """Say which weights are held from a forward's first step to its last, where there is more than one."""
-    for unit in units:
-        if recording is not None and recording.steps > 1 and unit.uses == ((0, recording.steps - 1),):
-            yield f"{unit.path}: held through the whole forward, read by {', '.join(map(_word, unit.readers))}"
-
-
-def _word(path: str) -> str:
-    return path or "the model itself"

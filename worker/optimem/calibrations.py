@@ -42,7 +42,7 @@ _STEP_NS, _BYTES, _SECONDS = (0, 10**13), (0, 1 << 50), (0, 1 << 40)
 
 
 @dataclass(frozen=True)
-class Steps:
+class KeptSteps:
     """The steps of a model's forward: ns of compute, and device bytes that are not weights."""
 
     compute_ns: list[int]
@@ -72,16 +72,16 @@ def model_key(manifest: Manifest, inputs: Any) -> str:
     return _digest(repr((manifest, shapes, str(torch.__version__))))
 
 
-def recall(device: Device, key: str, steps: int) -> Steps | None:
+def recall(device: Device, key: str, steps: int) -> KeptSteps | None:
     """Return what is known of a model of `steps` steps on this card; None where nothing is."""
     entry = _Shelf(device).read().get("models", {}).get(key)
     if not isinstance(entry, list) or len(entry) != 3:
         return None
     compute, activations = _numbers(entry[0], steps, _STEP_NS), _numbers(entry[1], steps, _BYTES)
-    return None if compute is None or activations is None else Steps(compute, activations)
+    return None if compute is None or activations is None else KeptSteps(compute, activations)
 
 
-def remember(device: Device, key: str, steps: Steps) -> None:
+def remember(device: Device, key: str, steps: KeptSteps) -> None:
     """Keep the step times of a model; those that were kept longest ago make room. Writes a file."""
 
     def put(card: dict[str, Any]) -> None:

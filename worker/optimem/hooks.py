@@ -37,6 +37,11 @@ class Hook:
         self.__deepcopy__(None)
 
 
+def is_tied(module: nn.Module) -> bool:
+    """Tell whether `module` is tied, by itself or as part of another model."""
+    return any(isinstance(getattr(hook, "hook", hook), _LoadHook) for hook in module._load_state_dict_pre_hooks.values())
+
+
 class _Tie(Hook):
     """The hooks at one module's entry and exit. They are bound methods, which torch calls faster than objects.
 

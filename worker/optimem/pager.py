@@ -144,6 +144,8 @@ class Pager:
             if turn is None:
                 self._fetch_on_touch(page, spans)
                 continue
+            if self._touched.nbytes:
+                self._touched.drop(page.spans)  # what a stray reader has brought
             with profiled("acquire", page.name):
                 self._device.wait(turn.ready)
                 page.turn = turn
