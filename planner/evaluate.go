@@ -13,14 +13,17 @@ const mostLaps = 64
 type Timeline struct {
 	Period    Nanoseconds // between the ends of two laps, back to back; the mean over a turn of the ring, rounded up
 	First     Nanoseconds // end of the first lap, which starts with an empty arena and residents in place
+	Begin     Nanoseconds // of the turn
+	LapEnd    []Nanoseconds
 	StepStart []Nanoseconds
 	StepEnd   []Nanoseconds
 	CopyStart []Nanoseconds
 	CopyEnd   []Nanoseconds
-	Stall     []Nanoseconds // per copy, how long compute waited for it
+	Stall     []Nanoseconds // per copy, how long compute, or activations that change sides, waited for its end
 	OnCPU     []bool        // per step of a lap, whether the CPU computes it; nil where the device computes all
+	CrossEnd  []Nanoseconds // per step, when all activations that change sides before it have
 	Crossing  []Nanoseconds // per step of a lap, how long activations take to change sides before it; nil where none do
-	Back      Nanoseconds   // how long the result of a lap takes to change sides after its last step
+	Back      Nanoseconds   // how long the result of a lap takes to change sides, until the end of the lap
 }
 
 // ErrDeadlock tells that a copy waits for bytes that are freed only after it is needed.
@@ -114,7 +117,8 @@ func newRun(m Manifest, p Plan, machine Machine) *run {
 	r.dram = hostTime(m, p, machine)
 	copies, steps := len(p.Copies), r.turn*len(m.Steps)
 	r.out = Timeline{
-		StepStart: make([]Nanoseconds, steps), StepEnd: make([]Nanoseconds, steps),
+		LapEnd:    make([]Nanoseconds, r.turn),
+		StepStart: make([]Nanoseconds, steps), StepEnd: make([]Nanoseconds, steps), CrossEnd: make([]Nanoseconds, steps),
 		CopyStart: make([]Nanoseconds, copies), CopyEnd: make([]Nanoseconds, copies), Stall: make([]Nanoseconds, copies),
 	}
 	r.before = make([]Nanoseconds, len(m.Steps))
@@ -125,6 +129,9 @@ func newRun(m Manifest, p Plan, machine Machine) *run {
 func (r *run) lap() error {
 	n := len(r.steps)
 	base := r.lapsDone % r.turn * n
+	if base == 0 {
+		r.out.Begin = r.now
+	}
 	copy(r.before, r.out.StepEnd[(base+(r.turn-1)*n)%max(1, r.turn*n):])
 	perLap := len(r.copies) / r.turn
 	end := (r.lapsDone + 1) * perLap
@@ -134,6 +141,7 @@ func (r *run) lap() error {
 		} else {
 			r.crossBack(s, perLap, crossing)
 		}
+		r.out.CrossEnd[base+s] = r.now
 		for len(r.fills) > 0 && r.fills[0].step == s {
 			r.copied += r.fills[0].transfer
 			r.now = max(r.now, r.copied)
@@ -150,6 +158,7 @@ func (r *run) lap() error {
 		r.out.StepEnd[base+s] = r.now
 	}
 	r.crossBack(n, perLap, r.side.back)
+	r.out.LapEnd[r.lapsDone%r.turn] = r.now
 	r.lapsDone++
 	return nil
 }

@@ -21,7 +21,6 @@ type Laps struct {
 	Resident planner.Bytes       // the part of Memory that is always there
 	plan     planner.Plan
 	turn     planner.Nanoseconds // from the start of one turn of the ring to the start of the next
-	zero     planner.Nanoseconds // in the timeline
 }
 
 // An Engine does one thing after the other.
@@ -66,7 +65,6 @@ func Of(m planner.Manifest, p planner.Plan, machine planner.Machine) (Laps, erro
 // From makes laps of a plan's timeline.
 func From(timeline planner.Timeline, p planner.Plan) Laps {
 	l := Laps{Timeline: timeline, Resident: p.Resident, plan: p}
-	l.zero = l.begin()
 	l.turn = l.apart()
 	l.Second, l.Window = l.start(1), l.start(shown)
 	l.Repeats = l.turn <= planner.Nanoseconds(l.inTurn())*timeline.Period
@@ -83,8 +81,8 @@ func (l Laps) perLap(inTurn int) int { return max(1, inTurn/l.inTurn()) }
 // start is when a lap starts.
 func (l Laps) start(lap int) planner.Nanoseconds {
 	start := planner.Nanoseconds(lap/l.inTurn()) * l.turn
-	if of := lap % l.inTurn(); of > 0 && len(l.Timeline.StepEnd) > 0 {
-		start += l.Timeline.StepEnd[of*l.perLap(len(l.Timeline.StepEnd))-1] + l.Timeline.Back - l.zero
+	if of := lap % l.inTurn(); of > 0 {
+		start += l.Timeline.LapEnd[of-1] - l.Timeline.Begin
 	}
 	return start
 }
@@ -132,7 +130,7 @@ func sorted(all []Slice) []Slice {
 func (l Laps) some(laps int) (out []Slice) {
 	of := append(l.copies(), l.steps()...)
 	for turn := range (laps + l.inTurn() - 1) / l.inTurn() {
-		shift := planner.Nanoseconds(turn)*l.turn - l.zero
+		shift := planner.Nanoseconds(turn)*l.turn - l.Timeline.Begin
 		for _, s := range of {
 			s.Lap, s.Start, s.End = s.Lap+turn*l.inTurn(), s.Start+shift, s.End+shift
 			if s.Lap < laps && s.Start < s.End {
@@ -155,48 +153,30 @@ func (l Laps) copies() (out []Slice) {
 	return out
 }
 
-// steps are the steps of the timeline, and the crossings: one before a step that changes sides, one behind the last step of
-// a lap.
+// steps are the steps of the timeline, and the crossings: one before a step that changes sides, one at the end of a lap.
 func (l Laps) steps() (out []Slice) {
-	t, now := l.Timeline, l.zero
+	t := l.Timeline
 	perLap := l.perLap(len(t.StepStart))
 	for i, start := range t.StepStart {
 		s := Slice{Engine: Device, Copy: -1, Step: i % perLap, Lap: i / perLap, Start: start, End: t.StepEnd[i]}
 		if t.OnCPU != nil && t.OnCPU[s.Step] {
 			s.Engine = CPU
 		}
-		crossed := s
-		crossed.Engine, crossed.Start, crossed.End = Crossing, now, now
 		if t.Crossing != nil {
-			crossed.End += t.Crossing[s.Step]
+			out = append(out, s.crossing(s.Step, t.CrossEnd[i], t.Crossing[s.Step]))
 		}
-		out = append(out, crossed, s)
-		if now = s.End; s.Step == perLap-1 {
-			back := s
-			now += t.Back
-			back.Engine, back.Step, back.Start, back.End = Crossing, -1, s.End, now
-			out = append(out, back)
-		}
+		out = append(out, s)
+	}
+	for lap, end := range t.LapEnd {
+		out = append(out, Slice{Copy: -1, Lap: lap}.crossing(-1, end, t.Back))
 	}
 	return out
 }
 
-// begin is when the last turn that was run begins, which is where the one before it ended.
-func (l Laps) begin() planner.Nanoseconds {
-	t := l.Timeline
-	if len(t.StepStart) == 0 {
-		return 0
-	}
-	begin := t.StepStart[0]
-	if t.Crossing != nil {
-		begin -= t.Crossing[0]
-	}
-	for k, stall := range t.Stall[:len(t.Stall)/l.inTurn()] {
-		if l.plan.Copies[k].First == 0 {
-			begin -= stall
-		}
-	}
-	return begin
+// crossing is one that ends before a step, in the same lap.
+func (s Slice) crossing(step int, end, takes planner.Nanoseconds) Slice {
+	s.Engine, s.Step, s.Start, s.End = Crossing, step, end-takes, end
+	return s
 }
 
 // apart is the shortest time, a period for each lap at least, by which a turn can follow the last one that was run with every
@@ -204,8 +184,8 @@ func (l Laps) begin() planner.Nanoseconds {
 func (l Laps) apart() planner.Nanoseconds {
 	t, laps := l.Timeline, planner.Nanoseconds(l.inTurn())
 	apart := laps*(t.Period-1) + 1 // the period is rounded up
-	if n := len(t.StepEnd); n > 0 {
-		apart = max(apart, t.StepEnd[n-1]+t.Back-l.zero)
+	if n := len(t.LapEnd); n > 0 {
+		apart = max(apart, t.LapEnd[n-1]-t.Begin)
 	}
 	n := len(t.CopyStart)
 	if n > 0 {
@@ -252,7 +232,7 @@ func (l Laps) levels() []Level {
 // changes are what is taken and given back by the turns that reach into the window.
 func (l Laps) changes() (out []Level) {
 	for turn := range shown + 1 {
-		shift := planner.Nanoseconds(turn)*l.turn - l.zero
+		shift := planner.Nanoseconds(turn)*l.turn - l.Timeline.Begin
 		for k, start := range l.Timeline.CopyStart {
 			size := l.plan.Pages[l.plan.Copies[k].Page].Bytes
 			out = append(out, Level{start + shift, size}, Level{l.released(k) + shift, -size})

@@ -82,11 +82,27 @@ func TestLapsOfAnyPlan(t *testing.T) {
 	})
 }
 
+func TestActivationsThatCrossWaitForCopiesBeforeThem(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := equal(rapid.IntRange(4, 12).Draw(t, "units"), planner.Nanoseconds(rapid.IntRange(100_000, 400_000).Draw(t, "compute")))
+		p, err := planner.Build(m, machine, planner.Options{Mode: planner.ModeAuto, Budget: m.Weights() * planner.Bytes(rapid.IntRange(20, 60).Draw(t, "percent")) / 100})
+		if tooSmall(t, err) {
+			t.Skip(err)
+		}
+		l, err := Of(m, p, machine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slicesAreThoseOfTheTimeline(t, m, l)
+		copiesAndComputationEachGoOneAfterTheOther(t, l)
+	})
+}
+
 func slicesAreThoseOfTheTimeline(t *rapid.T, m planner.Manifest, l Laps) {
 	timeline := l.Timeline
 	stalls := 0
 	for _, s := range l.Slices() {
-		shift := planner.Nanoseconds(s.Lap/l.inTurn())*l.turn - l.zero
+		shift := planner.Nanoseconds(s.Lap/l.inTurn())*l.turn - timeline.Begin
 		start, end := s.Start-shift, s.End-shift
 		step := s.Lap%l.inTurn()*len(m.Steps) + s.Step
 		switch {
@@ -100,8 +116,11 @@ func slicesAreThoseOfTheTimeline(t *rapid.T, m planner.Manifest, l Laps) {
 				t.Errorf("copy %+v is not the timeline's", s)
 			}
 		case s.Engine == Crossing:
-			if s.Step >= 0 && (end > timeline.StepStart[step] || end-start != timeline.Crossing[s.Step]) ||
-				s.Step < 0 && (start != timeline.StepEnd[step+len(m.Steps)] || end-start != timeline.Back) {
+			wantEnd, takes := timeline.LapEnd[s.Lap%l.inTurn()], timeline.Back
+			if s.Step >= 0 {
+				wantEnd, takes = timeline.CrossEnd[step], timeline.Crossing[s.Step]
+			}
+			if end != wantEnd || end-start != takes {
 				t.Errorf("crossing %+v is not the timeline's", s)
 			}
 		case start != timeline.StepStart[step] || end != timeline.StepEnd[step]:
@@ -209,10 +228,11 @@ func alternating(n int) (t planner.Timeline) {
 		}
 		now += crossing
 		t.StepStart, t.OnCPU, t.Crossing = append(t.StepStart, now), append(t.OnCPU, side), append(t.Crossing, crossing)
+		t.CrossEnd = append(t.CrossEnd, now)
 		now += 100
 		t.StepEnd = append(t.StepEnd, now)
 	}
-	t.Period, t.First = now, now
+	t.Period, t.First, t.LapEnd = now, now, []planner.Nanoseconds{now}
 	return t
 }
 
@@ -232,11 +252,12 @@ func TestStepsOnBothSides(t *testing.T) {
 
 func TestTheSecondLapStartsWhenTheResultOfTheFirstIsBack(t *testing.T) {
 	timeline := planner.Timeline{
-		Period: 15, StepStart: []planner.Nanoseconds{100, 115}, StepEnd: []planner.Nanoseconds{110, 125}, Back: 5,
-		OnCPU: []bool{true}, Crossing: []planner.Nanoseconds{0},
+		Period: 15, Begin: 100, LapEnd: []planner.Nanoseconds{115, 130}, Back: 5, OnCPU: []bool{true}, Crossing: []planner.Nanoseconds{0},
+		StepStart: []planner.Nanoseconds{100, 115}, StepEnd: []planner.Nanoseconds{110, 125}, CrossEnd: []planner.Nanoseconds{100, 115},
 	}
 	for _, ringLaps := range []int{2, 1} {
 		if ringLaps == 1 {
+			timeline.LapEnd, timeline.CrossEnd = timeline.LapEnd[:1], timeline.CrossEnd[:1]
 			timeline.StepStart, timeline.StepEnd = timeline.StepStart[:1], timeline.StepEnd[:1]
 		}
 		if l := From(timeline, planner.Plan{Laps: ringLaps}); l.Second != 15 || l.Window != 30 {
