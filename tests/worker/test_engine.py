@@ -325,8 +325,10 @@ class ReadsLater(models.Stack):
     def __init__(self) -> None:
         super().__init__(8)
         self.reads: int | None = None
+        self.begun = 0
 
     def forward(self, x: torch.Tensor) -> Any:
+        self.begun += 1
         if self.reads is not None:
             x = F.linear(x, self.layers[self.reads].weight)
         return super().forward(x)
@@ -377,6 +379,38 @@ def test_without_it_torch_refuses_with_our_advice_and_it_is_learnt(card: torch.d
     for _ in range(4):
         assert told(model, plain, streamed)
     assert status(model).misses == 0
+
+
+@PAGING
+def test_with_retry_the_same_forward_is_run_again_and_learns_it(card: torch.device, attach: Any) -> None:
+    plain = ReadsLater().eval()
+    model = attach(copy.deepcopy(plain), device=card, vram="40%", retry=True)
+    for _ in range(6):
+        assert told(model, plain, None)
+    streamed = next(index for index in range(8) if not on_card(model, index))
+    assert told(model, plain, streamed)
+    assert model.begun == plain.begun + (attach is optimem.page)  # where both sides compute, data goes to the weight
+    for reads in (streamed, None, streamed, streamed):
+        assert told(model, plain, reads)
+    assert (model.begun - plain.begun, status(model).misses) == (attach is optimem.page, 0)
+
+
+def test_a_retry_does_not_repeat_what_fails_for_reasons_of_its_own(card: torch.device) -> None:
+    """A refusal of mixed devices may be one, which the second try, a recorded one, tells as it is."""
+    plain = Asked().eval()
+    model, x = optimem.page(copy.deepcopy(plain), device=card, vram="40%", retry=True), rows()
+    expected = forwards(plain, x, 1)
+    assert forwards(model, x, 6) == expected * 6
+    for happens, tries in ((lambda: torch.ones(2, device=card) + torch.ones(2), 2), (lambda: torch.ones(2).reshape(3), 1)):
+        calls: list[int] = []
+        model.happens = lambda calls=calls, happens=happens: (calls.append(1), happens())
+        with pytest.raises(RuntimeError) as caught:
+            forwards(model, x, 1)
+        assert (len(calls), "optimem" in str(caught.value)) == (tries, False)
+        model.happens = None
+        del caught
+        assert forwards(model, x, 4) == expected * 4
+        assert status(model).state == "steady"
 
 
 # Full speed.

@@ -74,8 +74,9 @@ def page(
         output_device: where results go; None leaves them where they come about, on the device.
         verify: look at every operation of every forward, not only of the first two, for weights that are read though the
             plan does not foresee it: they are brought at once and learnt, instead of torch's error that devices differ.
-        retry: run a forward that ran out of device memory once more, under a smaller plan. Whatever it did beside computing
-            its result happens twice. Without it the error is raised, and the next forward has the smaller plan.
+        retry: run a forward once more that ran out of device memory, under a smaller plan, or that read a weight which the
+            plan does not foresee, recorded. Whatever it did beside computing its result happens twice. Without it the error
+            is raised, and the next forward has the smaller plan or learns the reader.
 
     Raises:
         BadInput: the model, the device or the budget cannot work as given; the text says which and what to do.

@@ -38,9 +38,10 @@ from .masters import Masters
 from .meter import Meter
 from .parameters import Parameters
 from .recorder import Recorder, Recording
+from .retry import Arguments, Retry
 from .session import Session
 from .shape import Shape
-from .shortage import Retry, Shortage
+from .shortage import Shortage
 from .sides import CPU
 from .status import Status, held_throughout
 from .strays import explain
@@ -369,8 +370,8 @@ class Attachment:
     def _end(self, path: str, output: Any) -> Any:
         error = sys.exc_info()[1]
         failed = error is not self._error_at_entry
-        if failed and self._recorder is None and self._weigher is None and explain(error):
-            self._recordings = 0  # an unforeseen reader must be learnt, however many have been
+        if failed:
+            self._is_stray(error)
         self._inside, self._error_at_entry = False, None
         self._stop_watching()
         self._slow_path.end()
@@ -636,26 +637,42 @@ class Attachment:
         self._recording.step_bytes[most] = max(self._recording.step_bytes[most], shortage.activations)
         self._plan_anew(self._told[0], self._recording, self._units)
 
-    def _recover(self, error: BaseException, args: Any, kwargs: Any) -> bool:
-        """Make a forward of the root that ran out of memory ready to run once more; False where it is not the outermost."""
+    def _recover(self, error: RuntimeError, args: Any, kwargs: Any) -> Arguments | None:
+        """Make a forward of the root that failed ready to run once more, recorded or under a smaller plan. Return its
+        arguments; None where it is not the outermost, or failed for reasons of its own."""
         if not self._gate.is_last("") or self._weigher is not None:  # nothing of that one is on the device
-            return False
-        self._note_shortage(error)
+            return None
+        short = isinstance(error, torch.OutOfMemoryError)
+        if not short and not self._is_stray(error):
+            return None
+        if short:
+            self._note_shortage(error)
+        self._let_go_of_failed()
+        self._make_room()
+        if short and self._state is State.STEADY:
+            self._start_steady()
+            args, kwargs, _ = self._engine.enter("", args, kwargs, next_lap=False)
+            return args, kwargs
+        self._state = State.LEARNING
+        args, kwargs = self._loan.bring((args, kwargs), self._engine.home)
+        self._start_recording()
+        assert self._recorder is not None
+        self._recorder.enter("", self._own.get("", []), (args, kwargs))
+        return args, kwargs
+
+    def _let_go_of_failed(self) -> None:
         self._stop_watching()
         if self._recorder is not None:
             self._learner.touched.drop_all()
         else:
-            self._weigher = None
             self._meter.end(failed=True)
             self._engine.finish(lap=True)
-        self._make_room()
-        if self._state is State.LEARNING:
-            self._start_recording()
-            assert self._recorder is not None
-            self._recorder.enter("", self._own.get("", []), (args, kwargs))
-            return True
-        self._start_steady()
-        self._engine.enter("", args, kwargs, next_lap=False)
+
+    def _is_stray(self, error: BaseException | None) -> bool:
+        """Tell whether a forward under a plan met a reader that no recording has seen."""
+        if self._recorder is not None or self._weigher is not None or not explain(error):
+            return False
+        self._recordings = 0  # it must be learnt, however many have been
         return True
 
     # What the controller wants.

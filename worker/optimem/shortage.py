@@ -1,15 +1,9 @@
-"""Out of memory is an event: what was in use, what follows, and one more try where the caller allows it."""
+"""Out of memory is an event: what was in use, and what follows."""
 
 from __future__ import annotations
 
 import re
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import nn
 
 from .device import Device
 
@@ -52,37 +46,6 @@ class Shortage:
         comes = "it is run again" if retried else "call again, or attach with retry=True to have that done for you"
         told = f"optimem: {self.words()}. The next forward holds fewer weights; {comes}."
         error.args = (f"{error.args[0] if error.args else error}\n{told}", *error.args[1:])
-
-
-class Retry:
-    """Runs a root's forward once more when it ran out of memory and `recover` says that it may.
-
-    A hook cannot do that: torch raises whatever hooks return. So `forward` is an attribute of the model until `untie`.
-    """
-
-    def __init__(self, model: nn.Module, recover: Callable[[BaseException, Any, Any], bool]) -> None:
-        self._model = model
-        self._own = vars(model).get("forward")
-        self._forward = model.forward
-        self._recover = recover
-        model.forward = self
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return self._forward(*args, **kwargs)
-        except torch.OutOfMemoryError as error:
-            traceback.clear_frames(error.__traceback__)  # they hold what the forward had on the device
-            if not self._recover(error, args, kwargs):
-                raise
-        return self._forward(*args, **kwargs)
-
-    def untie(self) -> None:
-        """Give the model its own forward back. Idempotent."""
-        if vars(self._model).get("forward") is self:
-            if self._own is None:
-                del self._model.forward
-            else:
-                self._model.forward = self._own
 
 
 def _requested(text: str) -> int:

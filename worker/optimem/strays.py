@@ -10,8 +10,8 @@ _WORDS = ("same device", "device type", "should be the same")  # torch's, of ope
 
 _ADVICE = (
     "optimem: a weight that is paged out was read by a module that had not read it in any forward before. Nothing wrong was "
-    "computed. The next forward learns it: call the model again. Were the inputs on mixed devices from the start, move them "
-    "to one"
+    "computed. The next forward learns it: call the model again, or attach with retry=True to have that done for you, or "
+    "with verify=True to have such weights brought at once. Were the inputs on two devices from the start, move them to one"
 )
 
 
