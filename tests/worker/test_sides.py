@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from typing import Any
 
 import pytest
@@ -59,6 +60,42 @@ def test_what_meets_comes_to_where_modules_compute_or_to_what_is_written(card: t
     assert result.device == (CPU if written else card)
     assert number.device == card
     assert bits(result) == bits(torch.full((2,), 2.0))
+
+
+WRITES = ["iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "ilshift", "irshift", "iand", "ior", "ixor"]
+
+
+@pytest.mark.parametrize("name", [*WRITES, "setitem"])
+def test_what_an_operator_writes_to_stays_where_it_is(card: torch.device, name: str) -> None:
+    """x += y and its like, x[i] = y: with numbers on the CPU and on the card, in both directions."""
+    dtype = torch.float32 if name == "itruediv" else torch.int64
+    first, second = torch.tensor([9, 6, 5], dtype=dtype), torch.tensor([2, 1, 3], dtype=dtype)
+    write = getattr(operator, name)
+    arguments = (slice(0, 3),) if name == "setitem" else ()
+    expected = first.clone()
+    write(expected, *arguments, second)
+    for here, there in ((CPU, card), (card, CPU)):
+        written, read = first.to(here, copy=True), second.to(there)
+        sides = Sides({"a": card, "b": CPU}, there)
+        sides.begin()
+        try:
+            write(written, *arguments, read)
+        finally:
+            sides.end()
+        assert (written.device, read.device) == (here, there)
+        assert bits(written) == bits(expected)
+
+
+def test_what_a_module_writes_to_its_arguments_is_written_to_the_callers(card: torch.device) -> None:
+    sides = Sides({"a": card, "b": CPU}, CPU)
+    x, cache = torch.zeros(2), [torch.zeros(2)]
+    (lent, filled), _ = sides.enter("a", (x, cache), {})
+    lent.add_(1)
+    filled[0].add_(2)
+    filled.append(torch.full((2,), 3.0, device=card))
+    sides.leave("a")
+    assert (bits(x), bits(cache[0])) == (bits(torch.ones(2)), bits(torch.full((2,), 2.0)))
+    assert (cache is filled, [item.device for item in cache]) == (True, [CPU, card])
 
 
 def test_a_weight_that_lies_elsewhere_is_gone_to(card: torch.device) -> None:
