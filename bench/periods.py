@@ -14,8 +14,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -63,18 +63,24 @@ def run(card: str, model: str, share: int) -> Cell:
     )
 
 
-def table(cells: list[Cell]) -> Iterator[str]:
-    """The table in Markdown."""
-    yield "| card | model | weights on it | plain | period | plan | off | bound | gap | bits |"
-    yield "|---|---|--:|--:|--:|--:|--:|--:|--:|---|"
-    for c in cells:
-        plain, period, plan, bound = (f"{ns / 1e6:.2f} ms" for ns in (c.plain_ns, c.period_ns, c.predicted_ns, c.bound_ns))
-        bits = "equal" if c.equal and not c.misses else f"equal {c.equal}, {c.misses} misses"
-        where = f"| {c.card} | {c.model} | {c.share} % "
-        yield where + f"| {plain} | {period} | {plan} | {c.off:+.1%} | {bound} | {c.gap:.1%} | {bits} |"
-    yield ""
-    yield f"gap: mean {mean(c.gap for c in cells):.1%}, greatest {max(c.gap for c in cells):.1%}; "
-    yield f"off the plan: at most {max(abs(c.off) for c in cells):.1%}. All times are simulated."
+HEAD = """| card | model | weights on it | plain | period | plan | off | bound | gap | bits |
+|---|---|--:|--:|--:|--:|--:|--:|--:|---|"""
+
+
+def row(c: Cell) -> str:
+    """A row of the table, in Markdown."""
+    plain, period, plan, bound = (f"{ns / 1e6:.2f} ms" for ns in (c.plain_ns, c.period_ns, c.predicted_ns, c.bound_ns))
+    bits = "equal" if c.equal and not c.misses else f"equal {c.equal}, {c.misses} misses"
+    where = f"| {c.card} | {c.model} | {c.share} % "
+    return where + f"| {plain} | {period} | {plan} | {c.off:+.1%} | {bound} | {c.gap:.1%} | {bits} |"
+
+
+def summary(cells: list[Cell]) -> str:
+    """What goes under the table."""
+    return (
+        f"\ngap: mean {mean(c.gap for c in cells):.1%}, greatest {max(c.gap for c in cells):.1%};\n"
+        f"off the plan: at most {max(abs(c.off) for c in cells):.1%}. All times are simulated."
+    )
 
 
 def main() -> None:
@@ -84,16 +90,16 @@ def main() -> None:
     parser.add_argument("--shares", default=",".join(map(str, SHARES)), help="percentages of the weights, with commas")
     parser.add_argument("--json", action="store_true", help="print the cells as JSON")
     wished = parser.parse_args()
-    cells = []
-    for card in wished.cards.split(","):
-        for model in wished.models.split(","):
-            for share in map(int, wished.shares.split(",")):
-                print(f"{model} on {card}, {share} % ...", file=sys.stderr)
-                cells.append(run(card, model, share))
-    if wished.json:
-        print(json.dumps([asdict(cell) for cell in cells], indent=1))
-    else:
-        print("\n".join(table(cells)))
+    wanted = product(wished.cards.split(","), wished.models.split(","), map(int, wished.shares.split(",")))
+    cells: list[Cell] = []
+    if not wished.json:
+        print(HEAD)
+    for card, model, share in wanted:
+        print(f"{model} on {card}, {share} % ...", file=sys.stderr)
+        cells.append(run(card, model, share))
+        if not wished.json:
+            print(row(cells[-1]), flush=True)
+    print(json.dumps([asdict(cell) for cell in cells], indent=1) if wished.json else summary(cells))
 
 
 if __name__ == "__main__":

@@ -147,6 +147,35 @@ def test_the_reserve_holds_the_measured_peak_of_activations(card: torch.device) 
     assert status.reserve_bytes >= activations
 
 
+class Keeps(nn.Module):
+    """Keeps what it has computed until the next forward has computed it anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = linears()
+        self.kept: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.layers(x)
+        self.kept = y.repeat(256, 1)
+        return y
+
+
+@pytest.mark.trap(21)
+def test_the_reserve_holds_what_a_forward_leaves_behind(card: torch.device) -> None:
+    x = torch.randn(4, 256).to(card)
+    before = simgpu.memory_allocated()
+    model = optimem.page(Keeps().eval(), card, vram="50%")
+    with torch.no_grad():
+        model(x)
+        for _ in range(4):
+            simgpu.reset_peak_memory_stats()
+            model(x)
+            status = optimem.status(model)
+            assert status is not None
+            assert simgpu.max_memory_allocated() - before <= status.budget_bytes + status.reserve_bytes
+
+
 @pytest.mark.trap(22)
 def test_detaching_frees_the_card_at_once_and_the_next_model_gets_it(card: torch.device) -> None:
     gc.collect()
