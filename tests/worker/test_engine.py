@@ -280,6 +280,26 @@ def test_inputs_that_do_not_fit_beside_the_weights_find_room(squeezed: Callable[
     assert status(model).resident_bytes < before.resident_bytes
 
 
+def test_inputs_that_do_not_fit_find_room_before_a_forward_that_is_recorded_again(squeezed: Callable[[int], None]) -> None:
+    plain = Asked().eval()
+    plain.first, plain.last = linears(), linears()
+    model, x = optimem.page(copy.deepcopy(plain), "sim", vram="75%"), rows()
+    expected = bits(plain(x))
+    forwards(model, x, 5)
+
+    def fail() -> None:
+        raise KeyError("stop")
+
+    model.happens = fail
+    with pytest.raises(KeyError):
+        forwards(model, x, 1)
+    model.happens = None
+    gc.collect()
+    assert status(model).state == "learning"
+    squeezed(ACTIVATION // 2)
+    assert forwards(model, x, 4) == [expected] * 4
+
+
 @PAGING
 @pytest.mark.parametrize("retry", [False, True])
 def test_without_a_controller_it_shrinks_by_itself(squeezed: Callable[[int], None], attach: Any, retry: bool) -> None:
