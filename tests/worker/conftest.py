@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ sys.path.insert(0, str(ROOT / "worker"))
 os.environ.setdefault("OPTIMEM_CTL", str(ROOT / "bin" / "optimemctl"))
 os.environ.pop("OPTIMEM_SOCKET", None)
 os.environ["OPTIMEM_CACHE"] = ""  # nothing is kept from one test to the next, nor in the user's cache
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is off in what a shell runs in the background
 os.environ["SIMGPU_CARD"] = f"worker-test-{os.getpid()}"  # a card of our own
 
 
