@@ -537,6 +537,19 @@ def test_the_card_never_holds_more_than_budget_and_reserve(
     optimem.detach(model)
 
 
+@pytest.mark.parametrize("share", [30, 50, 80])
+@pytest.mark.parametrize(("depth", "width"), [(16, 256), (48, 128)])
+def test_nor_does_a_first_forward_that_fetched_many_small_layers_together(
+    card: torch.device, depth: int, width: int, share: int
+) -> None:
+    model, x = linears(depth, width), torch.randn(2, width)
+    before = simgpu.memory_allocated()
+    optimem.page(model, card, vram=f"{share}%")
+    simgpu.reset_peak_memory_stats()
+    forwards(model, x, 1)
+    assert simgpu.max_memory_allocated() - before <= status(model).budget_bytes + status(model).reserve_bytes
+
+
 # Two sides.
 
 

@@ -9,6 +9,7 @@ by step to correct the prediction. Later plans are picked up between forwards, a
 from __future__ import annotations
 
 import enum
+import gc
 import logging
 import sys
 import time
@@ -364,7 +365,8 @@ class Attachment:
         try:
             return self._end(path, output)
         except BaseException:
-            self._abandon()
+            if not self.detached:
+                self._abandon()
             raise
 
     def _end(self, path: str, output: Any) -> Any:
@@ -377,7 +379,7 @@ class Attachment:
         self._slow_path.end()
         self._loan.give_back()
         self._casts.restore()
-        output = self._own_copies(output)
+        looks_into_weights = output is not (output := self._own_copies(output))
         place = self._engine.home if self._weigher is not None else None
         place = self._engine.output or place
         output = output if place is None else moving.move(output, place)
@@ -395,6 +397,8 @@ class Attachment:
             self._end_weighing(failed=failed)
         else:
             self._end_steady(path, failed=failed)
+            if not (failed or path or looks_into_weights):
+                self._refuse_kept_views()
         if time.monotonic() - self._reported >= _REPORT_S:
             self._report()
         return output
@@ -508,7 +512,13 @@ class Attachment:
         units = by_reading(self._inventory.spans, recording.readings)
         manifest = describe.manifest(self._model, self.wish, self._inventory, units, recording)
         self._times.learn(recording, manifest, on_cpu=self._learner.home == CPU)
-        self._plan_anew(manifest, recording, units)
+        try:
+            self._plan_anew(manifest, recording, units)
+        except BadInput as refusal:
+            if self._recording is not None:
+                raise
+            self.detach()  # no plan is there to go on with
+            raise BadInput(f"{refusal}. The model is detached now") from refusal
         if (
             self.wish.mode == "auto"
             and self._state is State.STEADY
@@ -586,6 +596,18 @@ class Attachment:
         if strayed and not self._shrunk and self._recordings < _RECORDINGS and not self.session.lost:
             self._state = State.LEARNING
             self._strayed.add(path)
+
+    def _refuse_kept_views(self) -> None:
+        """Detach and raise BadInput where the forward has kept a view of a weight that is streamed: neither can the view
+        follow the weight, nor do the bytes stay."""
+        if self._engine.is_looked_into() and (gc.collect(), self._engine.is_looked_into())[1]:
+            self._engine.spoil()
+            self.detach()
+            raise BadInput(
+                "the model has kept a view of one of its weights from this forward for later ones (self.t = self.weight.t()), "
+                "which paging cannot follow. The model is detached now, and the view is NaN: make it anew, in every forward or before "
+                "optimem is attached"
+            )
 
     def _check(self, tensor: torch.Tensor) -> None:
         """Bring a weight that is read though nobody holds it; the next forward is recorded again."""

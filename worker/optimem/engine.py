@@ -73,6 +73,15 @@ class Engine:
         """Device bytes that weights take now."""
         return self._pager.weight_bytes if self._pager else 0
 
+    def is_looked_into(self) -> bool:
+        """Tell, between forwards, whether somebody keeps a view of a weight whose bytes on the device change under it."""
+        return self._pager is not None and self._pager.is_looked_into()
+
+    def spoil(self) -> None:
+        """Make such a view look at NaN. Nothing may follow but `close`."""
+        if self._pager:
+            self._pager.spoil()
+
     def held(self) -> set[Span]:
         """Return the weights that stay on the device."""
         return self._pager.residents() if self._pager else set()

@@ -21,13 +21,31 @@ class Piece(NamedTuple):
 Held = dict[Span, Piece]
 
 
-def keep(held: Held, wanted: Collection[Span], device: Device) -> None:
-    """Let go of all in `held` that is not `wanted`. What shares its block with such is copied out of it."""
-    given_up = {id(piece.block) for span, piece in held.items() if span not in wanted}
-    for span, (block, at) in list(held.items()):
-        if span not in wanted:
-            del held[span]
-        elif id(block) in given_up:
+def keep(held: Held, wanted: Collection[Span], device: Device, room: int) -> None:
+    """Let go of all in `held` that is not `wanted`. What shares its block with what goes, or has gone, is copied out of it,
+    if all that is held and the copies of a block fit into `room` bytes; else it goes too."""
+    for span in [span for span in held if span not in wanted]:
+        del held[span]
+    taken = sum(held[spans[0]].block.numel() for spans in by_block(held))
+    for spans in by_block(held):
+        part, whole = sum(aligned(span.nbytes) for span in spans), held[spans[0]].block.numel()
+        if part < whole:
+            _leave_block(held, spans, device, copy=taken + part <= room)
+            taken += (part if taken + part <= room else 0) - whole
+
+
+def by_block(held: Held) -> list[list[Span]]:
+    """Return the spans of each block, in the order in which they lie there."""
+    spans: dict[int, list[Span]] = {}
+    for span, piece in sorted(held.items(), key=lambda item: item[1].at):
+        spans.setdefault(id(piece.block), []).append(span)
+    return list(spans.values())
+
+
+def _leave_block(held: Held, spans: Sequence[Span], device: Device, *, copy: bool) -> None:
+    for span in spans:
+        block, at = held.pop(span)
+        if copy:
             size = aligned(span.nbytes)
             held[span] = Piece(device.empty(size).copy_(block[at:][:size]), 0)
 

@@ -57,7 +57,7 @@ class OnDevice:
             self.end_step(recorder)
             running, reads = set(recorder.stack), recorder.reads
             self.touched.make_room(span, budget, lambda old: not running.isdisjoint(reads.get(old, ())))
-            self.touched.fetch(span, budget - self.touched.nbytes)
+            self.touched.fetch(span, min(budget - self.touched.nbytes, budget // 8))
             self.clock.reset_peak()
 
         recorder = Recorder(self.clock, self._lookup, bring, known, lambda span: span not in self.touched)

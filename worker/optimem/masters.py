@@ -1,6 +1,7 @@
 """The masters: every pageable weight's home, one slab of host memory, page-locked where that can be had.
 
-The slab starts in the order of registration. Where the plan wants other neighbours, the bytes are moved once.
+The slab starts in the order of registration. Where the plan wants other neighbours, the bytes are moved once: within the
+slab, or to another one where somebody else looks into this one, who keeps the old bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 
 from .device import Device
 from .hostmemory import HostMemory, trim
-from .units import Span, Weight, aligned, storage_pointer
+from .units import Span, Weight, aligned, storage_pointer, use_count
 
 _TRIM = 16 << 20  # freed bytes that the C library may keep while the weights move in
 
@@ -22,6 +23,7 @@ class Masters:
     """Owns the slab. While it lives, the parameters of all spans look into it whenever they are not on the device."""
 
     def __init__(self, device: Device, spans: Sequence[Span]) -> None:
+        self._device = device
         self._at = _layout(spans)
         self._poison = poison()
         self._by_parameter = {id(weight.parameter): span for span in spans for weight in span.weights}
@@ -55,9 +57,12 @@ class Masters:
     def arrange(self, order: Sequence[Span]) -> None:
         """Bring the spans into `order`, moving only what lies between places where both orders hold the same spans.
 
-        No copy from the slab may be in flight.
+        No copy from the slab may be in flight, and nothing of ours but parameters and `home` may look into it.
         """
         wanted = _layout(order)
+        if wanted != self._at and self._is_shared():
+            self._move_out(order, wanted)
+            return
         for old, new in _windows(self._order, order):
             low = self._at[old[0]]
             high = self._at[old[-1]] + aligned(old[-1].nbytes)
@@ -68,6 +73,24 @@ class Masters:
         moved = [span for span in order if wanted[span] != self._at[span]]
         self._at = wanted
         self._settle_in(order, moved)
+
+    def _is_shared(self) -> bool:
+        """Tell whether more looks into the slab than what we know: a state_dict, an alias that the model keeps."""
+        slab = self.slab.untyped_storage()
+        parameters = [weight.parameter for span in self._at for weight in span.weights]
+        bases = {id(view._base): view._base for view in self.home.values() if view._base is not None}
+        ours = [self.slab, *self.home.values(), *bases.values(), *parameters]
+        return use_count(slab) > sum(storage_pointer(tensor) == slab.data_ptr() for tensor in ours)
+
+    def _move_out(self, order: Sequence[Span], wanted: dict[Span, int]) -> None:
+        """Leave the slab to those who look into it."""
+        memory = HostMemory(self._device, self.slab.numel())
+        for span in order:
+            memory.bytes[wanted[span] :][: span.nbytes].copy_(self._at_span(span))
+        self._memory.unlock()
+        self._memory, self.slab, self._at = memory, memory.bytes, wanted
+        self._settle_in(order, order)
+        self._memory.lock()
 
     def return_home(self, spans: Iterable[Span]) -> None:
         """Let the parameters of `spans` look into the slab."""

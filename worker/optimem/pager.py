@@ -21,7 +21,7 @@ from .recorder import Border, Recording
 from .ring import Ring, Turn
 from .sides import CPU
 from .touch import Touched
-from .units import Span, Unit, aligned
+from .units import Span, Unit, aligned, use_count
 
 Look = list[tuple[torch.nn.Parameter, torch.Tensor]]
 
@@ -83,6 +83,8 @@ class Pager:
             _exits(_readers(plan.pages[copy.page].units, units), recording.borders[copy.first + 1 : copy.last + 2])
             for copy in plan.copies
         ]
+        self._arena_bytes = self._arena.untyped_storage()
+        self._lookers = use_count(self._arena_bytes)  # which are ours
         self._note_residents()
         self._ring = Ring(plan.copies, plan.laps, self._issue)
         self._pending = [self._fetch(*gap) for gap in missing]
@@ -122,6 +124,15 @@ class Pager:
     def storages(self) -> set[int]:
         """Return the storage pointers of all device bytes that weights look into now."""
         return self._storages | self._touched.storages()
+
+    def is_looked_into(self) -> bool:
+        """Tell, between forwards, whether somebody keeps a view of weights in the arena, whose bytes change under it."""
+        return use_count(self._arena_bytes) > self._lookers
+
+    def spoil(self) -> None:
+        """Fill the arena with NaN, so that nothing that looks into it can be right by luck. Nothing may follow but `close`."""
+        self._device.settle()
+        self._arena.fill_(0xFF)
 
     def begin(self) -> None:
         """Begin an outermost call: residents are usable from here on."""
@@ -224,7 +235,7 @@ class Pager:
         held: Held = {}
         for page in self.pages:
             held.update(page.pieces)
-            page.turn, page.pieces, page.look = None, {}, []
+            page.turn, page.pieces, page.look, page.source = None, {}, [], None
             _point(page.home)
         self._touched.drop_all()
         self._looks, self._slots = [], []
@@ -245,7 +256,7 @@ class Pager:
     def _make_residents(self, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
         """Make residents of what is `held`. Return what must still be brought: target, source, and the page's name."""
         residents = [page for page in self.pages if page.placement == "resident" and page.source is not None]
-        keep(held, {span for page in residents for span in page.spans}, self._device)
+        keep(held, {span for page in residents for span in page.spans}, self._device, self._plan.budget_bytes)
         self._device.settle()  # the copies to come may land in what was freed
         self._device.give_back()
         return [gap for page in residents for gap in self._fill(page, held)]

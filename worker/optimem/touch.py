@@ -15,7 +15,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from .device import Device
-from .held import Held, Piece
+from .held import Held, Piece, by_block, keep
 from .masters import Masters, poison
 from .units import Span, aligned, storage_pointer
 
@@ -96,11 +96,12 @@ class Touched:
 
     def adopt(self, held: Held, room: int) -> None:
         """Take over what is on the device already, as much as fits into `room` bytes; `held` is emptied."""
-        for span in list(held):
-            block, at = held.pop(span)
-            size = aligned(span.nbytes)
-            if span not in self._blocks and self.nbytes + size <= room:
-                self._take(block if block.numel() == size else self._device.empty(size).copy_(block[at:][:size]), [span])
+        keep(held, set(held), self._device, room)
+        for spans in by_block(held):
+            block = held[spans[0]].block
+            if self.nbytes + block.numel() <= room:
+                self._take(block, spans)
+        held.clear()
 
     def let_go(self) -> Held:
         """Hand over what is here; the parameters look at the masters again."""

@@ -209,6 +209,11 @@ def storage_pointer(tensor: torch.Tensor) -> int:
         return -1
 
 
+def use_count(storage: torch.UntypedStorage) -> int:
+    """Return how many tensors look into `storage`."""
+    return torch._C._storage_Use_Count(storage._cdata) - 1  # but for `storage` itself
+
+
 def _unit_path(owner: str, spans: Sequence[Span], *, whole: bool) -> str:
     return owner if owner and whole else spans[0].weights[0].name
 
