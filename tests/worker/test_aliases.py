@@ -148,7 +148,7 @@ def test_a_model_that_returns_a_view_of_its_weight_is_not_refused(card: torch.de
 def test_a_budget_that_is_refused_after_the_first_forward_leaves_a_plain_model(card: torch.device) -> None:
     plain = Backwards(8).eval()
     model, expected = optimem.page(copy.deepcopy(plain), card, vram=2 * models.WIDTH**2 * 4), called(plain)
-    with pytest.raises(optimem.BadInput, match="missing.*The model is detached now"), torch.no_grad():
+    with pytest.raises(optimem.BadInput, match=r"missing.*The model is detached now"), torch.no_grad():
         model(models.rows(512, models.WIDTH))  # activations that nobody could know of
     assert optimem.status(model) is None
     assert called(model) == expected

@@ -82,6 +82,21 @@ def test_a_cast_made_on_one_side_is_not_read_on_the_other(card: torch.device, mo
         assert bits(model(x)) == expected
 
 
+@pytest.mark.parametrize("attach", [optimem.fit, optimem.chunk])
+@pytest.mark.parametrize("region", [True, False])
+def test_the_cpu_casts_as_the_card_does(card: torch.device, attach: Any, region: bool) -> None:
+    plain, x = stack(8), torch.randn(4, 128)
+    model = attach(copy.deepcopy(plain), device=card, vram="40%")
+    with torch.no_grad():
+        with torch.autocast(card.type, HALF, enabled=region):
+            expected = plain.to(card)(x.to(card))
+            outputs = [model(x) for _ in range(6)]
+            assert not torch.is_autocast_enabled("cpu")
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+    assert {output.dtype for output in outputs} == {HALF if region else torch.float32}
+    assert all(bits(output) == bits(expected) for output in outputs)
+
+
 def test_a_region_inside_forward_is_left_alone(card: torch.device) -> None:
     class Inside(models.Stack):
         def forward(self, x: torch.Tensor) -> Any:

@@ -257,6 +257,25 @@ def test_adapters_come_and_go(card: torch.device) -> None:
 
 
 @pytest.mark.trap(34)
+@MODES
+def test_a_model_with_buffers_may_change_too(card: torch.device, attach: Any) -> None:
+    plain = nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32), nn.Linear(32, 32)).eval()
+    model = paged(copy.deepcopy(plain), attach, "100%")
+    for each in (plain, model):
+        torch.manual_seed(3)
+        each.append(nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32)).eval())
+    assert forwards(model) == forwards(plain)
+    model.append(nn.BatchNorm1d(32))
+    for _ in range(2):
+        with pytest.raises(optimem.BadInput, match=r"3 is|4 is"):
+            forwards(model)
+    del model[-1]
+    assert forwards(model) == forwards(plain)
+    optimem.detach(model)
+    assert forwards(model) == forwards(plain)
+
+
+@pytest.mark.trap(34)
 def test_what_was_removed_is_left_as_found(card: torch.device) -> None:
     model = models.Stack().eval()
     layer = model.layers[2]
@@ -340,6 +359,17 @@ def test_attaching_with_another_wish_begins_anew(card: torch.device) -> None:
         attach(model, card, vram=vram)
         assert state(model).mode == attach.__name__
         assert forwards(model) == forwards(plain)
+
+
+@pytest.mark.trap(37)
+def test_a_wish_that_is_refused_leaves_the_former_one_in_force(card: torch.device) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    before = state(model).budget_bytes
+    with pytest.raises(optimem.BadInput, match="too small"):
+        optimem.page(model, card, vram=1000)
+    assert forwards(model) == forwards(plain)
+    assert state(model).budget_bytes == before
 
 
 # What cannot be.
@@ -452,6 +482,53 @@ def test_a_part_of_an_attached_model_is_not_attached_again(card: torch.device, i
         optimem.page(model, card)
     optimem.detach(part)
     assert optimem.page(model, card) is model
+
+
+def test_a_model_that_shares_a_parameter_with_an_attached_one_is_refused(card: torch.device) -> None:
+    first, second = models.Stack().eval(), models.Stack().eval()
+    second.layers[1].weight = first.layers[2].weight
+    optimem.page(first, card)
+    with pytest.raises(optimem.BadInput, match=r"layers\.1\.weight belongs to a model that is attached already"):
+        optimem.page(second, card)
+    optimem.detach(first)
+    assert forwards(paged(second)) == forwards(optimem.detach(second))
+
+
+@pytest.mark.parametrize("entry", ["refused", "out of memory"])
+def test_a_forward_that_does_not_begin_leaves_no_trace(
+    card: torch.device, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    """With grad enabled weights are frozen while the model runs, and the caller's list holds what is on the card."""
+
+    class Takes(models.Stack):
+        def forward(self, inputs: list[torch.Tensor]) -> Any:  # type: ignore[override]
+            return super().forward(inputs[0])
+
+    model = optimem.page(Takes().eval(), card, vram="60%")
+    before = [parameter.requires_grad for parameter in model.parameters()]
+    inputs = [models.rows()]
+    given = list(inputs)
+    with torch.enable_grad():
+        model(inputs)
+        what = optimem.BadInput("no") if entry == "refused" else torch.OutOfMemoryError("none")
+        with monkeypatch.context() as patch:
+            patch.setattr("optimem.attachment.Attachment._start_steady", raising(what))
+            with pytest.raises(type(what)):
+                model(inputs)
+        assert (inputs[0] is given[0], len(inputs)) == (True, 1)
+        assert [parameter.requires_grad for parameter in model.parameters()] == before
+        model(inputs)
+    optimem.detach(model)
+    assert [parameter.requires_grad for parameter in model.parameters()] == before == [True] * len(before)
+
+
+def raising(error: BaseException) -> Any:
+    """Return something that raises `error` when it is called."""
+
+    def call(*arguments: object) -> None:
+        raise error
+
+    return call
 
 
 @pytest.mark.trap(11)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
+import inspect
 import itertools
 import re
 import threading
@@ -329,6 +330,7 @@ def test_detaching_leaves_forward_as_it_was_found(card: torch.device, own: bool)
     before, expected = found(model), forwards(model, x, 1)
     optimem.page(model, card, retry=True)
     assert vars(model)["forward"] is not before.get("forward")
+    assert inspect.signature(model.forward) == inspect.signature(linears(2).forward)
     assert forwards(model, x, 4) == expected * 4
     optimem.detach(model)
     assert found(model) == before

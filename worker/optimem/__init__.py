@@ -215,11 +215,21 @@ def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits:
         return model
     detach(model)
     _refuse_tied(model)
-    if not found.computes_in_ram:
-        attachment = Attachment(model, found, wish, habits)
-        _attached[id(model)] = attachment
-        weakref.finalize(attachment, found.settle).atexit = False  # copies into its bytes end before these are free
+    if found.computes_in_ram:
+        return model
+    try:
+        _tie(model, found, wish, habits)
+    except OptimemError:
+        if before is not None:
+            _tie(model, before.device, before.wish, before.habits)
+        raise
     return model
+
+
+def _tie(model: nn.Module, device: Device, wish: Wish, habits: Habits) -> None:
+    attachment = Attachment(model, device, wish, habits)
+    _attached[id(model)] = attachment
+    weakref.finalize(attachment, device.settle).atexit = False  # copies into its bytes end before these are free
 
 
 def _refuse_tied(model: nn.Module) -> None:
@@ -228,6 +238,13 @@ def _refuse_tied(model: nn.Module) -> None:
             what = f"its module {path}" if path else "it, as part of another model,"
             raise BadInput(
                 f"the model cannot be attached: {what} is attached already; call optimem.detach on that one first"
+            )
+    for other in _attached.values():
+        name = None if other.detached else other.shares(model)
+        if name is not None:
+            raise BadInput(
+                f"the model cannot be attached: its parameter {name} belongs to a model that is attached already; "
+                "call optimem.detach on that one first"
             )
 
 

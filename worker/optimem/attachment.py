@@ -203,6 +203,11 @@ class Attachment:
             notes=self._notes(),
         )
 
+    def shares(self, model: nn.Module) -> str | None:
+        """Return the name of a parameter that `model` shares with this one."""
+        ours = set(map(id, self._model.parameters()))
+        return next((name for name, parameter in model.named_parameters() if id(parameter) in ours), None)
+
     def told(self) -> tuple[protocol.Manifest, protocol.Measured | None]:
         """Return what the controller was told of the model: its units, and once it was recorded the latest step times."""
         return self._told
@@ -268,7 +273,7 @@ class Attachment:
                 if outermost:
                     result = self._end_or_abandon(path, output)
             elif outermost:
-                self._note_refusal(sys.exc_info()[1])
+                self._end_refused(sys.exc_info()[1])
         finally:
             self._refused = self._refused and not outermost
             self._gate.leave(path)
@@ -321,6 +326,8 @@ class Attachment:
         else:
             self._start_steady()
         self._casts.drop()
+        if self._engine.both_sides or self._weigher is not None or self._engine.home == CPU:
+            self._casts.share_with_cpu(self.device.torch)
         self._slow_path.take()
         self._refused, self._inside = False, True
         return args, kwargs
@@ -464,7 +471,12 @@ class Attachment:
     def _attach_again(self) -> None:
         """Modules or parameters were added, removed or replaced: begin anew with what the model is made of now."""
         log.info("optimem: the model has changed; it is attached and recorded again")
-        take_stock(self._model)  # raises before anything is let go
+        send_home(self._model)
+        try:
+            take_stock(self._model)  # raises before anything is let go
+        except BadInput:
+            self._engine.place_fixed()
+            raise
         error, forwards = self._error_at_entry, self._forwards
         self.detach()
         try:
@@ -604,9 +616,9 @@ class Attachment:
             self._engine.spoil()
             self.detach()
             raise BadInput(
-                "the model has kept a view of one of its weights from this forward for later ones (self.t = self.weight.t()), "
-                "which paging cannot follow. The model is detached now, and the view is NaN: make it anew, in every forward or before "
-                "optimem is attached"
+                "the model has kept a view of one of its weights from this forward for later ones (self.t = self.w.t()), "
+                "which paging cannot follow. The model is detached now, and the view is NaN: make it anew, in every forward "
+                "or before optimem is attached"
             )
 
     def _check(self, tensor: torch.Tensor) -> None:
@@ -628,8 +640,10 @@ class Attachment:
 
     # Out of memory.
 
-    def _note_refusal(self, error: BaseException | None) -> None:
+    def _end_refused(self, error: BaseException | None) -> None:
         """A forward did not even begin: where memory ran out the next one holds fewer weights."""
+        self._loan.give_back()
+        self._parameters.thaw()
         if isinstance(error, torch.OutOfMemoryError):
             self._note_shortage(error)
 

@@ -130,7 +130,7 @@ class Pager:
         return use_count(self._arena_bytes) > self._lookers
 
     def spoil(self) -> None:
-        """Fill the arena with NaN, so that nothing that looks into it can be right by luck. Nothing may follow but `close`."""
+        """Fill the arena with NaN, so that nothing that looks there can be right by luck. Nothing may follow but `close`."""
         self._device.settle()
         self._arena.fill_(0xFF)
 

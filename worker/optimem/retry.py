@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ class Retry:
         self._own = vars(model).get("forward")
         self._forward = model.forward
         self._recover = recover
+        functools.update_wrapper(self, model.forward)  # callers look at its signature
         model.forward = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
