@@ -83,8 +83,7 @@ class Pager:
             _exits(_readers(plan.pages[copy.page].units, units), recording.borders[copy.first + 1 : copy.last + 2])
             for copy in plan.copies
         ]
-        self._arena_bytes = self._arena.untyped_storage()
-        self._lookers = use_count(self._arena_bytes)  # which are ours
+        self._lookers = use_count(self._arena.untyped_storage())  # which are ours
         self._note_residents()
         self._ring = Ring(plan.copies, plan.laps, self._issue)
         self._pending = [self._fetch(*gap) for gap in missing]
@@ -127,7 +126,7 @@ class Pager:
 
     def is_looked_into(self) -> bool:
         """Tell, between forwards, whether somebody keeps a view of weights in the arena, whose bytes change under it."""
-        return use_count(self._arena_bytes) > self._lookers
+        return use_count(self._arena.untyped_storage()) > self._lookers
 
     def spoil(self) -> None:
         """Fill the arena with NaN, so that nothing that looks there can be right by luck. Nothing may follow but `close`."""
