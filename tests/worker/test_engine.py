@@ -87,7 +87,6 @@ def forwards(model: nn.Module, x: torch.Tensor, count: int) -> list[Any]:
 
 def leave(nbytes: int) -> None:
     """Let the card have so many bytes more than are in use."""
-    gc.collect()  # of what earlier tests have left, nothing goes in the midst of this one
     torch.accelerator.synchronize()
     simgpu.empty_cache()
     simgpu.set_capacity(simgpu.memory_allocated() + nbytes)
@@ -97,6 +96,7 @@ def leave(nbytes: int) -> None:
 def squeezed(card: torch.device) -> Iterator[Callable[[int], None]]:
     """A way to take the card's memory away, which comes back after the test."""
     before = simgpu.capacity()
+    gc.collect()  # nothing of what earlier tests have left goes in the midst of this one
     yield leave
     simgpu.set_capacity(before)
 
