@@ -13,14 +13,19 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch.nn.utils.rnn import PackedSequence
 
 Slot = tuple[Any, Callable[[Any], None]]  # an item, and the way to put another one in its place
+
+_NONE = frozenset({int, float, bool, str, bytes, slice, type(None), torch.dtype, torch.device, torch.Size})  # told at once
 
 
 def items(value: Any) -> Iterable[Any]:
     """Return what is in a container, nothing for anything else. The batch sizes of packed sequences are left out: torch
     wants them on the CPU wherever the data is."""
+    if type(value) in _NONE:
+        return ()
     if isinstance(value, PackedSequence):
         return value.data, value.sorted_indices, value.unsorted_indices
     if isinstance(value, (tuple, list, deque)):

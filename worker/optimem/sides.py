@@ -107,16 +107,21 @@ class _Meeting(TorchFunctionMode):
         name = getattr(func, "__name__", "").partition(".")[0]
         if name in _ACROSS:
             return func(*args, **kwargs)
-        counts = args[1] if name in _COUNTED and len(args) > 1 and _counts(args[1]) else None
+        counts = args[1].to(CPU) if name in _COUNTED and len(args) > 1 and _counts(args[1]) else None
         if counts is not None:
-            counts = counts.to(CPU)
             args = args[0], counts, *args[2:]
+        met = [tensor for tensor in moving.tensors((args, kwargs) if kwargs else args) if tensor is not counts]
+        if len({tensor.device for tensor in met}) < 2:
+            return func(*args, **kwargs)
+        return self._together(func, args, kwargs, counts)
+
+    def _together(self, func: Any, args: Any, kwargs: Any, counts: torch.Tensor | None) -> Any:
+        """Call `func` with all but `counts` lent to one device, and give back."""
         met = [tensor for tensor in moving.tensors((args, kwargs)) if tensor is not counts]
         written = written_by(func, args, kwargs)
         if len({tensor.device for tensor in met if not _is_number(tensor)} | {tensor.device for tensor in written}) < 2:
             return func(*args, **kwargs)
-        place = self._place(met, written)
-        loan = Loan(written)
+        place, loan = self._place(met, written), Loan(written)
         try:
             args, kwargs = loan.bring((args, kwargs), place, lambda tensor: tensor if tensor is counts else tensor.to(place))
             return loan.found(func(*args, **kwargs))
