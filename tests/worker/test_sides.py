@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import models
 import optimem
@@ -84,6 +87,116 @@ def test_what_an_operator_writes_to_stays_where_it_is(card: torch.device, name: 
             sides.end()
         assert (written.device, read.device) == (here, there)
         assert bits(written) == bits(expected)
+
+
+@torch.library.custom_op("optimem_test::put", mutates_args=("into",))
+def put(source: torch.Tensor, into: torch.Tensor) -> None:
+    """Write to its last argument, which a schema tells and a version counter counts."""
+    into.copy_(source)
+
+
+def write_uncounted(source: torch.Tensor, into: torch.Tensor) -> None:
+    """Write to the last argument, which only a schema tells."""
+    into.data.copy_(source)
+
+
+UNCOUNTED = torch.library.Library("optimem_test_uncounted", "DEF")
+UNCOUNTED.define("put(Tensor source, Tensor(a!) into) -> ()")
+for key in ("CPU", "PrivateUse1"):
+    UNCOUNTED.impl("put", write_uncounted, key)
+
+# Each is called with three tensors, the first two of which lie on one side, and may write to any.
+CALLS: dict[str, Callable[..., Any]] = {
+    "a custom op": lambda a, b, c: put(a, c),
+    "a custom op by its namespace": lambda a, b, c: torch.ops.optimem_test.put(c, a),
+    "an op that nobody counts": lambda a, b, c: torch.ops.optimem_test_uncounted.put(a, c),
+    "its overload": lambda a, b, c: torch.ops.optimem_test_uncounted.put.default(c, a),
+    "an overload of an operator": lambda a, b, c: torch.ops.aten.add_.Tensor(a, c),
+    "out of an operator": lambda a, b, c: torch.ops.aten.add.out(a, b, out=c),
+    "a list": lambda a, b, c: torch._foreach_add_([a, c], [c, b]),
+    "a list and the other": lambda a, b, c: torch._foreach_mul_([c, a], [a, b]),
+    "two outs": lambda a, b, c: torch.aminmax(b[None], dim=0, out=(a, c)),
+    "running statistics": lambda a, b, c: F.batch_norm(torch.stack([a, b]), a, c, training=True),
+    "running statistics of torch": lambda a, b, c: torch.batch_norm(
+        torch.stack([a, b]), None, None, c, a, True, 0.1, 1e-5, False
+    ),
+    "running statistics of instances": lambda a, b, c: F.instance_norm(torch.stack([a, b])[None].mT, c, a),
+    "a view by another's shape": lambda a, b, c: a.view_as(c).add_(1),
+}
+
+
+@contextmanager
+def two_sides(start: torch.device, card: torch.device) -> Iterator[None]:
+    """Run as between the modules of a model of which the CPU computes a part."""
+    sides = Sides({"a": card, "b": CPU}, start)
+    sides.begin()
+    try:
+        yield
+    finally:
+        sides.end()
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("name", CALLS)
+def test_what_a_call_writes_to_on_another_side_is_written_there(card: torch.device, name: str, inference: bool) -> None:
+    expected = [torch.tensor([1.0, 2.0, 4.0]), torch.tensor([3.0, 1.0, 2.0]), torch.tensor([5.0, 6.0, 1.0])]
+    tensors = [tensor.clone() for tensor in expected]
+    CALLS[name](*expected)
+    for here, there in ((CPU, card), (card, CPU)):
+        for start in (here, there):
+            met = [tensor.to(place, copy=True) for tensor, place in zip(tensors, (here, here, there), strict=True)]
+            with torch.inference_mode(inference), two_sides(start, card):
+                CALLS[name](*met)
+            assert [tensor.device for tensor in met] == [here, here, there]
+            assert bits(met) == bits(expected)
+
+
+def test_what_a_call_returns_of_its_arguments_is_the_callers(card: torch.device) -> None:
+    first, second, out = torch.ones(2), torch.ones(2), torch.empty(2, device=card)
+    with two_sides(CPU, card):
+        assert torch.add(first, second, out=out) is out
+        assert first.add_(out) is first
+        low, high = torch.aminmax(first[None].to(card), dim=0, out=(second, out))
+    assert (low is second, high is out) == (True, True)
+
+
+def test_lengths_stay_on_the_cpu(card: torch.device) -> None:
+    x, lengths = models.rows(3, 5, 4), torch.tensor([5, 3, 2])
+    expected = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+    for given in (lengths, lengths.to(card)):
+        with two_sides(card, card):
+            packed = nn.utils.rnn.pack_padded_sequence(x.to(card), given, batch_first=True)
+            padded, back = nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
+            parts = x.to(card).tensor_split(given - 1, dim=1)
+        assert (packed.data.device, packed.batch_sizes.device, padded.device, back.device) == (card, CPU, card, CPU)
+        assert bits(packed) == bits(expected)
+        assert bits(parts) == bits(x.tensor_split(lengths - 1, dim=1))
+
+
+class WritesAcross(models.Stack):
+    """Writes to what other modules have returned, in ways that show in no name."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        seen = []
+        for layer in self.layers:
+            x = layer(x)
+            seen.append(x)
+        torch._foreach_add_([seen[0], seen[-1]], [seen[2], seen[1]])
+        put(seen[-2], seen[1])
+        mean, variance = seen[0].mean(0), seen[-1].var(0)
+        F.batch_norm(seen[-1], mean, variance, training=True)
+        return torch.cat([*seen, mean[None], variance[None]])
+
+
+@pytest.mark.usefixtures("slow_cpu")
+@pytest.mark.parametrize("share", [40, 70])
+def test_writes_between_modules_of_two_sides_are_those_of_the_plain_model(card: torch.device, share: int) -> None:
+    plain = WritesAcross(12).eval()
+    model = optimem.chunk(copy.deepcopy(plain), card, vram=f"{share}%")
+    with torch.no_grad():
+        for step in range(4):
+            x = models.rows() + step
+            assert bits(model(x)) == bits(plain(x))
 
 
 def test_what_a_module_writes_to_its_arguments_is_written_to_the_callers(card: torch.device) -> None:

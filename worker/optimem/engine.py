@@ -42,6 +42,7 @@ class Engine:
         self._masters = masters
         self._model = model
         self._pageable = {id(weight.parameter) for span in inventory.spans for weight in span.weights}
+        self._together = fixed.together(inventory)
         self._pager: Pager | None = None
         self._sides = Sides({}, home)
         self._weighed = False  # a forward ran on the CPU, and may have left data there
@@ -179,7 +180,7 @@ class Engine:
     def close(self) -> None:
         """Give all device memory back."""
         self.let_go().clear()
-        self._send(lambda path: CPU)
+        fixed.send_home(self._model)
         self._device.give_back()
 
     def _take_sides(self) -> None:
@@ -211,4 +212,4 @@ class Engine:
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 if tensor is not None and id(tensor) not in seen:
                     seen.add(id(tensor))
-                    yield path, tensor
+                    yield self._together.get(id(tensor), path), tensor

@@ -1,13 +1,14 @@
-"""What is not paged: buffers, parameters of classes of their own, and packed parameters, which are no tensors at all.
+"""What is not paged: buffers, parameters that share bytes with them, parameters of classes of their own, and packed
+parameters, which are no tensors at all.
 
-The first two stay on the device and move as they are: bytes that tensors share stay shared, strides stay. Packed parameters
-are what torch's dynamic quantisation makes; only the CPU can compute with them, so data goes there and comes back.
+All but the last stay on the device and move as they are: bytes that tensors share stay shared, strides stay. The packed are
+what torch's dynamic quantisation makes; only the CPU can compute with them, so data goes there and comes back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from . import moving
 from .hooks import Hook
-from .units import Inventory, is_plain, spans_of
+from .units import Inventory, is_plain, named, spans_of
 
 _CPU = torch.device("cpu")
 _QUANTISED = "torch.ao.nn."
@@ -25,8 +26,7 @@ def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
     """Move `tensors` to `device`, each staying the object that it is."""
     away = [tensor for tensor in tensors if tensor.device.type != device.type]
     with torch.inference_mode(False), torch.no_grad():
-        plain = [("", nn.Module(), "", cast(nn.Parameter, tensor)) for tensor in away if is_plain(tensor)]
-        for span in spans_of(plain):
+        for span in spans_of(named(("", tensor) for tensor in away)):
             block = span.source().to(device)
             for weight in span.weights:
                 weight.parameter.data = weight.view(block, 0)
@@ -36,15 +36,26 @@ def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
 
 
 def send_home(model: nn.Module) -> None:
-    """Move to the CPU whatever tensors the modules of `model` hold now: buffers may have been replaced, attributes set."""
-    tables = (table for module in model.modules() for table in (module._buffers, vars(module)))
-    send([tensor for table in tables for tensor in table.values() if isinstance(tensor, torch.Tensor)], _CPU)
+    """Move to the CPU whatever tensors the modules of `model` hold now, in containers too: buffers may have been replaced,
+    attributes set, caches filled."""
+    tables = [
+        (vars(module), [*module._parameters.values()], [*module._buffers.values()])  # traced modules' tables are no dicts
+        for module in model.modules()
+    ]
+    send({id(tensor): tensor for tensor in moving.tensors(tables)}.values(), _CPU)
+
+
+def together(inventory: Inventory) -> dict[int, str]:
+    """Return, by the ids of tensors that share bytes, the path of the module that holds the first of them. Where one goes,
+    all go: else they would come apart."""
+    spans = spans_of(named(zip(inventory.fixed_names, inventory.fixed, strict=True)))
+    return {id(weight.parameter): span.owner for span in spans if len(span.weights) > 1 for weight in span.weights}
 
 
 def kept(inventory: Inventory, model: nn.Module) -> tuple[str, ...]:
     """Say what is on the device all the time, or on the CPU, and why."""
-    named = [f"{name}: {_why(tensor)}" for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True)]
-    return *named, *(f"{path or 'the model'}: packed parameters, computed on the CPU" for path in packed(model))
+    tensors = [f"{name}: {_why(tensor)}" for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True)]
+    return *tensors, *(f"{path or 'the model'}: packed parameters, computed on the CPU" for path in packed(model))
 
 
 def packed(model: nn.Module) -> list[str]:
@@ -104,6 +115,8 @@ def _why(tensor: torch.Tensor) -> str:
         return "a buffer, may be written to"
     if type(tensor.data) is not torch.Tensor:
         return f"a {type(tensor.data).__name__}, a tensor of a class of its own"
+    if is_plain(tensor):
+        return "a parameter that shares bytes with a buffer"
     return "a parameter without plain bytes"
 
 

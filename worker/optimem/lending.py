@@ -6,23 +6,25 @@ to them: a cache that was appended to has grown, and what was written to in a le
 
 from __future__ import annotations
 
-import dataclasses
-import operator
-from collections.abc import Callable, Iterable, MutableMapping
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from . import moving
+from .containers import fill, remade, slots
 
 Way = Callable[[torch.Tensor], torch.Tensor]
+
+_ALWAYS = -1  # no version is: what is written to uncounted counts as written to
 
 
 class Loan:
     """The arguments of one call, at each border at which they change sides."""
 
-    def __init__(self) -> None:
+    def __init__(self, written: Iterable[torch.Tensor] = ()) -> None:
+        """`written` are the tensors of which it is known that the call writes to them; torch may not count that."""
+        self._written = set(map(id, written))
         self._lent: dict[int, tuple[Any, Any, int]] = {}  # by the id of what stands: that, what was found, its version
         self._containers: dict[int, Any] = {}
 
@@ -31,11 +33,17 @@ class Loan:
         gets there, its own `.to` by default."""
         return self._bring(value, lambda tensor: moving.move(tensor, device, way), {})
 
+    def found(self, value: Any) -> Any:
+        """Return `value` with the caller's own tensors where it holds lent ones."""
+        return moving.substitute(
+            value, {key: found for key, (stands, found, _) in self._lent.items() if isinstance(stands, torch.Tensor)}
+        )
+
     def give_back(self, home: torch.device | None = None) -> None:
         """Put into the caller's containers what was found in them, unless the call has put something else there, which goes
         to `home` if one is named."""
         for container in self._containers.values():
-            _fill(container, lambda item: self._restored(item, home))
+            fill(container, lambda item: self._restored(item, home))
         self._containers = {}
         if not self._lent:
             return
@@ -53,15 +61,14 @@ class Loan:
             with torch.inference_mode(False):  # so that writing to it is counted
                 stands: Any = move(value)
         elif isinstance(value, tuple):
-            items = [self._bring(item, move, known) for item in value]
-            stands = value if all(map(operator.is_, items, value)) else _like(value, items)
+            stands = remade(value, lambda item: self._bring(item, move, known))
         else:
-            if _slots(value) is not None:
+            if slots(value) is not None:
                 self._containers[id(value)] = value
-                _fill(value, lambda item: self._bring(item, move, known))
+                fill(value, lambda item: self._bring(item, move, known))
             return value
         if stands is not value:
-            self._lent[id(stands)] = stands, value, _version(stands)
+            self._lent[id(stands)] = stands, value, _ALWAYS if id(value) in self._written else _version(stands)
             known[id(value)] = stands
         return stands
 
@@ -71,29 +78,5 @@ class Loan:
         return item if home is None else moving.move(item, home)
 
 
-def _fill(container: Any, item_for: Callable[[Any], Any]) -> None:
-    """Put `item_for` every item where the item is."""
-    for item, put in _slots(container) or ():
-        new = item_for(item)
-        if new is not item:
-            put(new)
-
-
 def _version(value: Any) -> int:
     return value._version if isinstance(value, torch.Tensor) else 0
-
-
-def _slots(value: Any) -> Iterable[tuple[Any, Callable[[Any], None]]] | None:
-    """Return the items of a container that can be filled, each with the way to replace it; None for anything else."""
-    if isinstance(value, list):
-        return [(item, partial(value.__setitem__, index)) for index, item in enumerate(value)]
-    if isinstance(value, MutableMapping):
-        return [(item, partial(value.__setitem__, key)) for key, item in value.items()]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
-        return [(getattr(value, name), partial(object.__setattr__, value, name)) for name in names]
-    return None
-
-
-def _like(value: tuple[Any, ...], items: list[Any]) -> Any:
-    return type(value)(*items) if hasattr(value, "_fields") else tuple.__new__(type(value), items)

@@ -16,16 +16,18 @@ from torch.overrides import TorchFunctionMode
 
 from . import moving
 from .lending import Loan
+from .writes import written_by
 
 CPU = torch.device("cpu")
 
 # Calls whose arguments may lie on different devices, as named by torch's function mode.
-_ACROSS = frozenset({"to", "copy_", "type_as", "set_", "__get__", "__set__", "__delete__"})
-# Those that write to their first argument and whose names do not end in one underscore: x[i] = y, x += y, x |= y.
-_HIDDEN = frozenset({"__setitem__"}) | {
-    f"__i{name}__"
-    for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor")
-}
+_ACROSS = frozenset(
+    {"to", "copy_", "type_as", "view_as", "reshape_as", "expand_as", "set_", "__get__", "__set__", "__delete__"}
+)
+# Those whose second argument torch wants on the CPU where it counts something: lengths, batch sizes, indices to split at.
+_COUNTED = frozenset(
+    {"_pack_padded_sequence", "_pad_packed_sequence", "lstm", "gru", "rnn_tanh", "rnn_relu", "tensor_split"}
+)
 
 
 class Sides:
@@ -94,7 +96,7 @@ def is_under(path: str, ancestor: str) -> bool:
 
 
 class _Meeting(TorchFunctionMode):
-    """Brings the tensors of a call to one device where they lie on two."""
+    """Lends the tensors of a call to one device where they lie on two."""
 
     def __init__(self, sides: Sides) -> None:
         super().__init__()
@@ -102,14 +104,29 @@ class _Meeting(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name not in _ACROSS:
-            met = list(moving.tensors((args, kwargs)))
-            written = _written(name, met, kwargs)
-            if len({tensor.device for tensor in met if not _is_number(tensor)} | {tensor.device for tensor in written}) > 1:
-                place = self._place(met, written)
-                args, kwargs = moving.move(args, place), moving.move(kwargs, place)
-        return func(*args, **kwargs)
+        name = getattr(func, "__name__", "").partition(".")[0]
+        if name in _ACROSS:
+            return func(*args, **kwargs)
+        counts = args[1].to(CPU) if name in _COUNTED and len(args) > 1 and _counts(args[1]) else None
+        if counts is not None:
+            args = args[0], counts, *args[2:]
+        met = [tensor for tensor in moving.tensors((args, kwargs) if kwargs else args) if tensor is not counts]
+        if len({tensor.device for tensor in met}) < 2:
+            return func(*args, **kwargs)
+        return self._together(func, args, kwargs, counts)
+
+    def _together(self, func: Any, args: Any, kwargs: Any, counts: torch.Tensor | None) -> Any:
+        """Call `func` with all but `counts` lent to one device, and give back."""
+        met = [tensor for tensor in moving.tensors((args, kwargs)) if tensor is not counts]
+        written = written_by(func, args, kwargs)
+        if len({tensor.device for tensor in met if not _is_number(tensor)} | {tensor.device for tensor in written}) < 2:
+            return func(*args, **kwargs)
+        place, loan = self._place(met, written), Loan(written)
+        try:
+            args, kwargs = loan.bring((args, kwargs), place, lambda tensor: tensor if tensor is counts else tensor.to(place))
+            return loan.found(func(*args, **kwargs))
+        finally:
+            loan.give_back()
 
     def is_on_top(self) -> bool:
         stack = torch.overrides._get_current_function_mode_stack()
@@ -121,12 +138,8 @@ class _Meeting(TorchFunctionMode):
         return fixed[0].device if fixed else self._sides.now
 
 
-def _written(name: str, met: Sequence[torch.Tensor], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """Return what a call writes to."""
-    written = list(moving.tensors(kwargs.get("out")))
-    if met and (name in _HIDDEN or (name.endswith("_") and not name.endswith("__"))):
-        written.append(met[0])
-    return written
+def _counts(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype is torch.int64
 
 
 def _is_number(tensor: torch.Tensor) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import nn
@@ -110,7 +111,8 @@ class Unit:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All that a model holds: spans that can be paged, and tensors that stay on the device (buffers, subclasses)."""
+    """All that a model holds: spans that can be paged, and tensors that stay on the device (buffers, what shares bytes with
+    them, subclasses)."""
 
     spans: tuple[Span, ...]
     fixed: tuple[torch.Tensor, ...]
@@ -124,8 +126,10 @@ class Inventory:
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes of what stays on the device."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.fixed)
+        """Bytes of what stays on the device, shared ones once."""
+        plain = spans_of(named(zip(self.fixed_names, self.fixed, strict=True)))
+        others = (tensor.numel() * tensor.element_size() for tensor in self.fixed if not is_plain(tensor))
+        return sum(span.nbytes for span in plain) + sum(others)
 
 
 def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
@@ -157,8 +161,28 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
             if buffer is not None:
                 _refuse_unusable(f"buffer {_join(path, name)}", buffer, loaded=loaded)
                 fixed.setdefault(id(buffer), (_join(path, name), buffer))
+    shared = _shared_with(plain, fixed.values())
+    fixed.update((id(parameter), (full, parameter)) for _, _, full, parameter in plain if id(parameter) in shared)
+    plain = [entry for entry in plain if id(entry[3]) not in shared]
     fixed_names, tensors = zip(*fixed.values(), strict=True) if fixed else ((), ())
     return Inventory(tuple(spans_of(plain, owners)), tensors, fixed_names, names)
+
+
+def _shared_with(plain: Sequence[Named], fixed: Iterable[tuple[str, torch.Tensor]]) -> set[int]:
+    """Return the ids of parameters whose bytes a fixed tensor looks into too: they cannot come and go without it."""
+    others = named(fixed)
+    ids = {id(tensor) for _, _, _, tensor in others}
+    spans = [{id(weight.parameter) for weight in span.weights} for span in spans_of([*plain, *others])]
+    return {key for span in spans if span & ids for key in span - ids}
+
+
+def named(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[Named]:
+    """Return tensors with their full names as `spans_of` takes them; those that are not plain are left out."""
+    return [
+        (full.rpartition(".")[0], nn.Module(), full, cast(nn.Parameter, tensor))
+        for full, tensor in tensors
+        if is_plain(tensor)
+    ]
 
 
 def by_owner(spans: Iterable[Span]) -> list[Unit]:
