@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import models
 import optimem
@@ -272,3 +275,80 @@ def test_a_call_that_waited_while_the_model_was_detached_is_the_plain_models(car
     optimem.detach(model)
     caller.join(60)
     assert bits(outputs) == wanted
+
+
+def modes() -> list[Any]:
+    """The modes on this thread's stacks."""
+    return [*torch.overrides._get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+
+
+def interrupted(card: torch.device, calls: int, model: nn.Sequential | None = None) -> nn.Sequential:
+    """Return `model`, or one of our own, paged, that has made so many calls, and one more that was cut short."""
+    model = optimem.page(model or stack(8), card, vram="60%")
+    with torch.no_grad():
+        for _ in range(calls):
+            model(models.rows())
+        model[4].armed = True
+        with pytest.raises(KeyboardInterrupt):
+            model(models.rows())
+    return model
+
+
+@pytest.mark.trap(4)
+@pytest.mark.parametrize("calls", [0, 1])
+def test_what_watched_an_interrupted_forward_does_nothing_any_more(card: torch.device, calls: int) -> None:
+    model = interrupted(card, calls)
+    attachment = optimem._find(model)
+    assert attachment is not None
+    before = attachment._moved()
+    for parameter in model.parameters():
+        parameter.sum()
+    assert attachment._moved() == before
+    with torch.no_grad():
+        model(models.rows())
+    assert not modes()
+
+
+@pytest.mark.trap(4)
+@pytest.mark.parametrize("calls", [0, 1, 5])
+def test_a_model_that_was_interrupted_can_be_collected(card: torch.device, calls: int) -> None:
+    model = interrupted(card, calls)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert torch.is_autocast_cache_enabled()
+    torch.ones(1) + 1
+    other = optimem.page(stack(4), card, vram="60%")
+    with torch.no_grad():
+        other(models.rows())
+    assert not modes()
+
+
+@pytest.mark.trap(4)
+@pytest.mark.parametrize("calls", [0, 1, 5])
+@pytest.mark.parametrize("then", ["call", "detach"])
+def test_after_ctrl_c_another_thread_may_go_on(card: torch.device, calls: int, then: str) -> None:
+    plain, x = stack(8), models.rows()
+    with torch.no_grad():
+        wanted, outputs = bits(plain(x)), []
+    model = interrupted(card, calls, plain)
+
+    def go_on() -> None:
+        with torch.no_grad():
+            if then == "detach":
+                optimem.detach(model)
+            outputs.append(model(x))
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    thread.join(60)
+    with torch.no_grad():
+        outputs += [model(x), optimem.detach(model)(x)]
+    assert all(bits(output) == wanted for output in outputs)
+    assert len(outputs) == 3
+    assert not any(mode.owner() for mode in modes())
+    with torch.no_grad():
+        optimem.page(stack(4), card, vram="60%")(x)
+    assert not modes()
+    assert torch.is_autocast_cache_enabled()

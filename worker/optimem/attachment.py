@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import describe, moving, protocol
+from . import describe, modes, moving, protocol
 from .calibrate import StepTimer
 from .casts import Casts
 from .device import Device, HostClock
@@ -89,6 +89,7 @@ class Attachment:
         self.habits = habits
         self._gate = Gate()
         self._casts = Casts()
+        weakref.finalize(self, self._casts.restore).atexit = False
         self._unfinished = False  # an outermost call has begun, or detaching, and has not ended
         self._broken = False  # one has ended without a word: nothing that it has left may be trusted
         self._attach()
@@ -153,6 +154,7 @@ class Attachment:
         self._packed_ties = PackedTies(model)
         undo.callback(self._packed_ties.untie)
         self._slow_path = SlowPath(model)
+        weakref.finalize(self, self._slow_path.end).atexit = False
         self._ties = Ties(model, self._gate, self._enter, self._leave, self._before_load)
         undo.callback(self._ties.untie)
         self._ties.set(self._ties.paths)
@@ -174,6 +176,8 @@ class Attachment:
         if self._unfinished or self._broken:
             self._abandon()
         self._unfinished = True
+        modes.sweep()
+        self._casts.restore()
         self.report()
         self._ties.untie()
         if self._retry is not None:
@@ -325,6 +329,8 @@ class Attachment:
     def _begin(self, path: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
         self._refused = True  # until all is well; the exit hook runs in any case
         self._broken, self._unfinished = self._broken or self._unfinished, True
+        if modes.left_behind:
+            modes.sweep()
         if self._broken:
             self._parameters.refuse_recast()
             self._abandon()
@@ -438,6 +444,7 @@ class Attachment:
         call that needs one; what was being recorded is recorded anew."""
         self._broken = True
         self._stop_watching()
+        modes.sweep()
         self._recorder = self._weigher = None
         self._checking = False
         self._engine.drop()

@@ -8,22 +8,33 @@ the same bits.
 
 from __future__ import annotations
 
+import threading
+
 import torch
+
+_left_off: set[int] = set()  # threads that kept some before a call that was cut short, and keep none now
 
 
 class Casts:
-    """Whether this thread keeps cast copies, before a forward and in it."""
+    """Whether threads keep cast copies, before a forward and in it. Only the thread itself can tell torch: where a call in
+    it was cut short, its own next call puts that right."""
 
     def __init__(self) -> None:
-        self._kept = False
+        self._kept: set[int] = set()  # threads that kept some before `drop`
 
     def drop(self) -> None:
         """Keep none from here on, and use none of those that are kept."""
-        self._kept = torch.is_autocast_cache_enabled()
+        me = threading.get_ident()
+        if torch.is_autocast_cache_enabled() or me in _left_off:
+            self._kept.add(me)
+            _left_off.discard(me)
         torch.set_autocast_cache_enabled(False)
 
     def restore(self) -> None:
         """Keep them again if they were kept before `drop`."""
-        if self._kept:
+        me = threading.get_ident()
+        if me in self._kept:
             torch.set_autocast_cache_enabled(True)
-        self._kept = False
+            self._kept.discard(me)
+        _left_off.update(self._kept)
+        self._kept.clear()
