@@ -282,9 +282,9 @@ def modes() -> list[Any]:
     return [*torch.overrides._get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
 
 
-def interrupted(card: torch.device, calls: int, model: nn.Sequential | None = None) -> nn.Sequential:
+def interrupted(card: torch.device, calls: int, model: nn.Sequential | None = None, mode: str = "page") -> nn.Sequential:
     """Return `model`, or one of our own, paged, that has made so many calls, and one more that was cut short."""
-    model = optimem.page(model or stack(8), card, vram="60%")
+    model = getattr(optimem, mode)(model or stack(8), device=card, vram="60%")
     with torch.no_grad():
         for _ in range(calls):
             model(models.rows())
@@ -311,8 +311,9 @@ def test_what_watched_an_interrupted_forward_does_nothing_any_more(card: torch.d
 
 @pytest.mark.trap(4)
 @pytest.mark.parametrize("calls", [0, 1, 5])
-def test_a_model_that_was_interrupted_can_be_collected(card: torch.device, calls: int) -> None:
-    model = interrupted(card, calls)
+@pytest.mark.parametrize("mode", ["page", "chunk"])
+def test_a_model_that_was_interrupted_can_be_collected(card: torch.device, slow_cpu: None, calls: int, mode: str) -> None:
+    model = interrupted(card, calls, mode=mode)
     gone = weakref.ref(model)
     del model
     gc.collect()
@@ -328,11 +329,12 @@ def test_a_model_that_was_interrupted_can_be_collected(card: torch.device, calls
 @pytest.mark.trap(4)
 @pytest.mark.parametrize("calls", [0, 1, 5])
 @pytest.mark.parametrize("then", ["call", "detach"])
-def test_after_ctrl_c_another_thread_may_go_on(card: torch.device, calls: int, then: str) -> None:
+@pytest.mark.parametrize("mode", ["page", "chunk"])
+def test_after_ctrl_c_another_thread_may_go_on(card: torch.device, slow_cpu: None, calls: int, then: str, mode: str) -> None:
     plain, x = stack(8), models.rows()
     with torch.no_grad():
         wanted, outputs = bits(plain(x)), []
-    model = interrupted(card, calls, plain)
+    model = interrupted(card, calls, plain, mode)
 
     def go_on() -> None:
         with torch.no_grad():

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import moving
 from .lending import Loan
+from .modes import Ours
 
 CPU = torch.device("cpu")
 
@@ -53,13 +54,14 @@ class Sides:
         """Begin an outermost call, on the thread that makes it."""
         self.now = self._start
         if self._mode is not None:
+            self._mode = _Meeting(self)  # another each time: an earlier one may lie on another thread's stack
             self._mode.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
         """End it, whatever has happened. Leaves modes that others have put on top in peace."""
         self._loans = {}
-        if self._mode is not None and self._mode.is_on_top():
-            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self._mode is not None:
+            self._mode.end()
 
     def enter(self, path: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Return the arguments where module `path` needs them: as they are if it reads no weights."""
@@ -93,17 +95,13 @@ def is_under(path: str, ancestor: str) -> bool:
     return not ancestor or path == ancestor or path.startswith(ancestor + ".")
 
 
-class _Meeting(TorchFunctionMode):
-    """Brings the tensors of a call to one device where they lie on two."""
-
-    def __init__(self, sides: Sides) -> None:
-        super().__init__()
-        self._sides = sides
+class _Meeting(Ours, TorchFunctionMode):
+    """Brings the tensors of a call to one device where they lie on two, while its owner, the sides, is at work."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name not in _ACROSS:
+        if name not in _ACROSS and self.owner() is not None:
             met = list(moving.tensors((args, kwargs)))
             written = _written(name, met, kwargs)
             if len({tensor.device for tensor in met if not _is_number(tensor)} | {tensor.device for tensor in written}) > 1:
@@ -111,14 +109,10 @@ class _Meeting(TorchFunctionMode):
                 args, kwargs = moving.move(args, place), moving.move(kwargs, place)
         return func(*args, **kwargs)
 
-    def is_on_top(self) -> bool:
-        stack = torch.overrides._get_current_function_mode_stack()
-        return bool(stack) and stack[-1] is self
-
     def _place(self, met: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> torch.device:
         """What is written to stays where it is, a weight too, and all else comes to where modules compute now."""
         fixed = [*written, *(tensor for tensor in met if isinstance(tensor, nn.Parameter))]
-        return fixed[0].device if fixed else self._sides.now
+        return fixed[0].device if fixed else self.owner().now
 
 
 def _written(name: str, met: Sequence[torch.Tensor], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
