@@ -183,9 +183,11 @@ def plan(
 
 def detach(model: Model) -> Model:
     """Untie `model` and leave it as it was found, on the CPU. Does nothing to a model that is not attached."""
-    attachment = _attached.pop(id(model), None)
+    attachment = _attached.get(id(model))
     if attachment is not None:
         attachment.detach()
+        if _attached.get(id(model)) is attachment:
+            del _attached[id(model)]
     return model
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import describe, moving, protocol
+from . import describe, modes, moving, protocol
 from .calibrate import StepTimer
 from .casts import Casts
 from .device import Device, HostClock
@@ -66,6 +66,10 @@ class State(enum.Enum):
     DETACHED = "detached"  # nothing of ours is left
 
 
+# A plan with what it was made from: what the controller was told, and the units and the recording that its numbers are of.
+_Followed = tuple[protocol.Plan, "tuple[protocol.Manifest, protocol.Measured | None]", "list[Unit]", Recording]
+
+
 @dataclass(frozen=True)
 class Habits:
     """What the caller wants of forwards, beside the plan. `output` is where results end: None for where forwards start."""
@@ -86,6 +90,9 @@ class Attachment:
         self.habits = habits
         self._gate = Gate()
         self._casts = Casts()
+        weakref.finalize(self, self._casts.restore).atexit = False
+        self._unfinished = False  # an outermost call has begun, or detaching, and has not ended
+        self._broken = False  # one has ended without a word: nothing that it has left may be trusted
         self._attach()
 
     def _attach(self) -> None:
@@ -116,6 +123,8 @@ class Attachment:
         """Move the weights into the slab and all else to the device, and tie."""
         model, device, mode = self._model, self.device, self.wish.mode
         self._state = State.LEARNING
+        undo.callback(setattr, self, "_state", State.DETACHED)
+        self._in_force: _Followed | None = None
         self._units: list[Unit] = []
         self._known: Known = {}
         self._recorder: Recorder | None = None
@@ -123,7 +132,7 @@ class Attachment:
         self._recordings = self._timings = 0
         self._times = Times(device, mode)
         self._shortage: Shortage | None = None  # what the next forward must be spared
-        self._inside = self._refused = self._through_root = self._shrunk = False
+        self._refused = self._through_root = self._shrunk = False
         self._error_at_entry: BaseException | None = None
         self._strayed: set[str] = set()  # where calls begin that are to be recorded; the first may begin anywhere
         self._forwards = self._misses = self._peak = 0
@@ -146,19 +155,31 @@ class Attachment:
         self._packed_ties = PackedTies(model)
         undo.callback(self._packed_ties.untie)
         self._slow_path = SlowPath(model)
-        self._ties = Ties(model, self._gate, self._enter, self._leave, device.settle)
+        weakref.finalize(self, self._slow_path.end).atexit = False
+        self._ties = Ties(model, self._gate, self._enter, self._leave, self._before_load)
         undo.callback(self._ties.untie)
         self._ties.set(self._ties.paths)
         self._retry = Retry(model, self._recover) if self.habits.retry else None
 
     def detach(self) -> None:
-        """Untie, and leave the model as it was found, on the CPU. Idempotent."""
-        if self._state is State.DETACHED:
-            return
-        if self._inside:
+        """Untie, and leave the model as it was found, on the CPU. Idempotent, and to be called again where it was cut short.
+
+        Waits for a forward in another thread. Raises BadInput where that one waits for this thread.
+        """
+        self._gate.enter_to_detach(sys._getframe())
+        try:
+            if self._state is not State.DETACHED:
+                self._leave_as_found()
+        finally:
+            self._gate.leave("")
+
+    def _leave_as_found(self) -> None:
+        if self._unfinished or self._broken:
             self._abandon()
+        self._unfinished = True
+        modes.sweep()
+        self._casts.restore()
         self.report()
-        self._state = State.DETACHED
         self._ties.untie()
         if self._retry is not None:
             self._retry.untie()
@@ -170,6 +191,14 @@ class Attachment:
         self._masters.leave()
         self._parameters.thaw()
         self.session.close("detached")
+        self._state = State.DETACHED
+
+    def _before_load(self) -> None:
+        """A state_dict is to be loaded: what a call that was cut short has left must not take it up."""
+        if self._unfinished and self._gate.stale():
+            self._abandon()
+            self._unfinished = False
+        self.device.settle()
 
     @property
     def detached(self) -> bool:
@@ -244,6 +273,9 @@ class Attachment:
     def _enter(self, path: str, args: Any, kwargs: Any, frame: FrameType) -> tuple[Any, Any]:
         outermost = self._gate.enter(path, frame)
         if outermost:
+            if self._state is State.DETACHED:  # while this call waited
+                self._gate.leave(path)
+                return args, kwargs
             args, kwargs = self._begin(path, args, kwargs)
         if self._recorder is not None:
             self._learner.end_step(self._recorder)
@@ -274,6 +306,7 @@ class Attachment:
                     result = self._end_or_abandon(path, output)
             elif outermost:
                 self._end_refused(sys.exc_info()[1])
+            self._unfinished = self._unfinished and not outermost
         finally:
             self._refused = self._refused and not outermost
             self._gate.leave(path)
@@ -300,9 +333,13 @@ class Attachment:
             timer.begin_step(None, on_cpu=on_cpu)
 
     def _begin(self, path: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        if self._inside:
-            self._abandon()
         self._refused = True  # until all is well; the exit hook runs in any case
+        self._broken, self._unfinished = self._broken or self._unfinished, True
+        if modes.left_behind:
+            modes.sweep()
+        if self._broken:
+            self._parameters.refuse_recast()
+            self._abandon()
         self._error_at_entry = sys.exc_info()[1]
         self._refuse_bad_call(args, kwargs)
         if self._shape.changed():
@@ -329,7 +366,7 @@ class Attachment:
         if self._engine.both_sides or self._weigher is not None or self._engine.home == CPU:
             self._casts.share_with_cpu(self.device.torch)
         self._slow_path.take()
-        self._refused, self._inside = False, True
+        self._refused = False
         return args, kwargs
 
     def _bring(self, args: Any, kwargs: Any) -> Any:
@@ -361,6 +398,8 @@ class Attachment:
         self._weigher = StepTimer(HostClock(self.device), self._recording.borders)
 
     def _start_steady(self) -> None:
+        if not self._engine.follows:  # a call was cut short, or memory ran out before all was there
+            self._follow(self._plan, steps=True)
         assert self._recording is not None
         self._engine.begin()
         self._checking = (self.habits.verify or not self._checked) and not self._engine.both_sides
@@ -381,7 +420,7 @@ class Attachment:
         failed = error is not self._error_at_entry
         if failed:
             self._is_stray(error)
-        self._inside, self._error_at_entry = False, None
+        self._error_at_entry = None
         self._stop_watching()
         self._slow_path.end()
         self._loan.give_back()
@@ -411,18 +450,39 @@ class Attachment:
         return output
 
     def _abandon(self) -> None:
-        """Drop what an interrupted forward left behind: torch runs no exit hook after Ctrl-C."""
-        self._inside = False
+        """Let go of all that a call has left which was cut short: torch runs no exit hook after Ctrl-C, and that may come
+        while we are at work. What is noted of the device is not looked at. The plan in force is followed anew by the next
+        call that needs one; what was being recorded is recorded anew."""
+        self._broken = True
         self._stop_watching()
-        if self._recorder is not None:
-            self._end_recording(failed=True)
-        self._weigher = None
+        modes.sweep()
+        self._recorder = self._weigher = None
+        self._checking = False
+        self._engine.drop()
+        self._ties.tie_anew()
+        self._learn_anew()
+        self._return_to_plan()
         self._meter.end(failed=True)
-        self._engine.finish(lap=True)
         self._loan.give_back()
         self._casts.restore()
         self._slow_path.end()
         self._parameters.thaw()
+        self._broken = False
+
+    def _learn_anew(self) -> None:
+        before, anew = self._learner, self._make_learner()
+        anew.touched.moved, anew.peak = before.touched.moved, before.peak
+        self._learner = anew
+        vars(before.touched).clear()  # frames of the call may hold it
+
+    def _return_to_plan(self) -> None:
+        """Let all that goes with a plan be that of the one in force: another may have been on its way."""
+        if self._in_force is None:
+            self._recording, self._units = None, []
+            self._strayed.clear()
+        else:
+            self._plan, self._told, self._units, self._recording = self._in_force
+        self._parameters.note()
 
     def _stop_watching(self) -> None:
         if self._recorder is not None:
@@ -459,13 +519,13 @@ class Attachment:
         self._recorder.enter("", self._own.get("", []), ())
 
     def _suspend(self) -> None:
-        self._inside = False
         self._stop_watching()
         self._casts.restore()
         self._slow_path.end()
         if self._recorder is not None:
             self._end_recording(failed=True)
         self._parameters.thaw()
+        self._unfinished = False
         self._gate.leave("")
 
     def _attach_again(self) -> None:
@@ -568,6 +628,8 @@ class Attachment:
 
     def _follow(self, plan: protocol.Plan, *, steps: bool) -> None:
         assert self._recording is not None
+        self._broken = True  # until all is there
+        self._in_force = plan, self._told, self._units, self._recording
         held = self._engine.let_go() | self._learner.touched.let_go()
         self._engine.follow(plan, self._units, self._recording, held)
         self._plan = plan
@@ -580,6 +642,7 @@ class Attachment:
         self._shrunk, self._misses = False, self._engine.misses
         self._parameters.note()
         self._tie()
+        self._broken = False
 
     def _follow_last(self) -> None:
         """Without a controller, go on with the plan that was in force, if weights may take that much."""

@@ -10,33 +10,45 @@ A region is of one kind of device. Modules that the CPU computes for the device 
 
 from __future__ import annotations
 
+import threading
+
 import torch
+
+_left_off: set[int] = set()  # threads that kept some before a call that was cut short, and keep none now
 
 
 class Casts:
-    """What autocast does on this thread, before a forward and in it."""
+    """What autocast does on threads, before a forward and in it. Only the thread itself can tell torch: where a call in it
+    was cut short, its own next call puts that right."""
 
     def __init__(self) -> None:
-        self._kept = False
-        self._cpu_dtype: torch.dtype | None = None  # what it was, where the CPU casts for the device now
+        self._kept: set[int] = set()  # threads that kept some before `drop`
+        self._cpu_dtypes: dict[int, torch.dtype] = {}  # what they were, by thread, where the CPU casts for the device now
 
     def drop(self) -> None:
         """Keep none from here on, and use none of those that are kept."""
-        self._kept = torch.is_autocast_cache_enabled()
+        me = threading.get_ident()
+        if torch.is_autocast_cache_enabled() or me in _left_off:
+            self._kept.add(me)
+            _left_off.discard(me)
         torch.set_autocast_cache_enabled(False)
 
     def share_with_cpu(self, device: torch.device) -> None:
         """Let the CPU cast as `device` does, unless the caller has the CPU cast already."""
         if torch.is_autocast_enabled(device.type) and not torch.is_autocast_enabled("cpu"):
-            self._cpu_dtype = torch.get_autocast_dtype("cpu")
+            self._cpu_dtypes[threading.get_ident()] = torch.get_autocast_dtype("cpu")
             torch.set_autocast_dtype("cpu", torch.get_autocast_dtype(device.type))
             torch.set_autocast_enabled("cpu", True)
 
     def restore(self) -> None:
         """Undo `drop` and `share_with_cpu`. Idempotent."""
-        if self._kept:
+        me = threading.get_ident()
+        if me in self._kept:
             torch.set_autocast_cache_enabled(True)
-        if self._cpu_dtype is not None:
+            self._kept.discard(me)
+        _left_off.update(self._kept)
+        self._kept.clear()
+        dtype = self._cpu_dtypes.pop(me, None)
+        if dtype is not None:
             torch.set_autocast_enabled("cpu", False)
-            torch.set_autocast_dtype("cpu", self._cpu_dtype)
-        self._kept, self._cpu_dtype = False, None
+            torch.set_autocast_dtype("cpu", dtype)

@@ -18,6 +18,7 @@ from .protocol import Plan
 from .recorder import Recording
 from .sides import CPU, Sides
 from .units import Inventory, Span, Unit
+from .whole import Whole
 
 
 class Engine:
@@ -45,6 +46,7 @@ class Engine:
         self._together = fixed.together(inventory)
         self._pager: Pager | None = None
         self._sides = Sides({}, home)
+        self._whole = Whole()
         self._weighed = False  # a forward ran on the CPU, and may have left data there
         self._before = (0, 0)
         self.place_fixed()
@@ -70,6 +72,11 @@ class Engine:
         return self._output or (self.home if self.home == CPU or self.both_sides else None)
 
     @property
+    def follows(self) -> bool:
+        """True while a plan is followed."""
+        return self._pager is not None
+
+    @property
     def weight_bytes(self) -> int:
         """Device bytes that weights take now."""
         return self._pager.weight_bytes if self._pager else 0
@@ -91,7 +98,8 @@ class Engine:
         """Follow `plan` from now on. `held` are bytes of weights that are on the device already; what the plan keeps there
         is not brought again."""
         self._device.settle()
-        self._masters.arrange([span for page in plan.pages for index in page.units for span in units[index].spans])
+        order = [span for page in plan.pages for index in page.units for span in units[index].spans]
+        self._whole.run(lambda: self._masters.arrange(order))  # cut short, it would leave bytes that nobody could tell apart
         try:
             self._pager = Pager(self._device, self._masters, plan, units, recording, held=held, home=self.home)
         except torch.OutOfMemoryError:  # what was held may lie scattered: begin with a clean card
@@ -109,6 +117,20 @@ class Engine:
             self._pager = None
         self._change_sides(Sides({}, self.home))
         return held
+
+    def drop(self) -> None:
+        """Follow no plan any more, and let go of all that is on the device without a look at what is noted of it: a call was
+        cut short, perhaps within the pager."""
+        self._whole.settle()
+        self._device.settle()
+        self._before = self.moved, self.misses
+        pager, self._pager = self._pager, None
+        if self._masters.home:
+            self._masters.come_home()
+        if pager is not None:
+            vars(pager).clear()  # who keeps the error keeps the frames in which it came, and those the pager
+        self._sides.end()
+        self._change_sides(Sides({}, self.home))
 
     def tied(self, *, every: bool) -> set[str]:
         """Return the paths of the modules whose borders matter; `every` asks for those that only matter for timing."""

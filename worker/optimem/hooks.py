@@ -62,6 +62,15 @@ class _Tie(Hook):
             module.register_forward_hook(self._left, always_call=True),
         )
 
+    def off(self, module: nn.Module) -> None:
+        """Remove hooks from `module` of which the handles are lost."""
+        tables = (module._forward_pre_hooks, module._forward_hooks)
+        kinds = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_always_called)
+        for table, kind in zip(tables, kinds, strict=True):
+            for key in [key for key, hook in table.items() if getattr(hook, "__self__", None) is self]:
+                del table[key]
+                kind.pop(key, None)
+
     @outside_graphs
     def _entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.idle and self._gate.is_inside(self.path):
@@ -114,8 +123,16 @@ class Ties:
     def untie(self) -> None:
         """Remove every hook. Idempotent."""
         self.set(set())
-        while self._loads:
-            self._loads.pop().remove()
+        self._remove_strays()
+        for handle in self._loads:
+            handle.remove()
+        self._loads = []
+
+    def tie_anew(self) -> None:
+        """Tie all modules, whatever is left of the hooks where `set` was cut short."""
+        self._handles = {}
+        self._remove_strays()
+        self.set(self.paths)
 
     def set(self, busy: set[str], entrances: Set[str] = frozenset()) -> None:
         """Tie the modules at `busy`, whose every call matters, and at `entrances`, whose outermost calls do. No others."""
@@ -123,12 +140,19 @@ class Ties:
         if paths != self._handles.keys():
             forget_graphs()
         for path in self._handles.keys() - paths:
-            for handle in self._handles.pop(path):
+            for handle in self._handles[path]:
                 handle.remove()
+            del self._handles[path]
         for path in paths - self._handles.keys():
             self._handles[path] = self._ties[path].to(self._modules[path])
         for path in paths:
             self._ties[path].idle = bool(path) and path not in busy
+
+    def _remove_strays(self) -> None:
+        """Remove the hooks of which there is no handle."""
+        for path, module in self._modules.items():
+            if path not in self._handles:
+                self._ties[path].off(module)
 
 
 def _has_ways_in(module: nn.Module) -> bool:

@@ -18,6 +18,7 @@ class Parameters:
     def __init__(self, weights: Sequence[Weight]) -> None:
         self._names = [weight.name for weight in weights]
         self._parameters = [weight.parameter for weight in weights]
+        self._dtypes = [weight.dtype for weight in weights]
         # What was made in inference mode does not count its writes.
         self._counted = [parameter for parameter in self._parameters if not parameter.is_inference()]
         self._frozen: list[nn.Parameter] = []
@@ -35,10 +36,13 @@ class Parameters:
         if places != self._places:
             pairs = zip(self._names, places, self._places, strict=True)
             name = next(name for name, now, before in pairs if now != before)
-            raise BadInput(
-                f"parameter {name} was moved or replaced while paged (.to(), .half(), .data = ...); "
-                "call optimem.detach(model) before such a change and attach again after it"
-            )
+            raise BadInput(_moved(name))
+
+    def refuse_recast(self) -> None:
+        """Raise BadInput where one is of another type than when the model was attached, wherever it looks."""
+        for name, parameter, dtype in zip(self._names, self._parameters, self._dtypes, strict=True):
+            if parameter.dtype != dtype:
+                raise BadInput(_moved(name))
 
     def take_writes(self) -> bool:
         """Tell whether any was written to since that was noted, and note it."""
@@ -72,3 +76,10 @@ class Parameters:
 
     def _count(self) -> int:
         return sum([parameter._version for parameter in self._counted])
+
+
+def _moved(name: str) -> str:
+    return (
+        f"parameter {name} was moved or replaced while paged (.to(), .half(), .data = ...); "
+        "call optimem.detach(model) before such a change and attach again after it"
+    )

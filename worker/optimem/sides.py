@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import moving
 from .lending import Loan
+from .modes import Ours
 from .writes import written_by
 
 CPU = torch.device("cpu")
@@ -55,13 +56,14 @@ class Sides:
         """Begin an outermost call, on the thread that makes it."""
         self.now = self._start
         if self._mode is not None:
+            self._mode = _Meeting(self)  # another each time: an earlier one may lie on another thread's stack
             self._mode.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
         """End it, whatever has happened. Leaves modes that others have put on top in peace."""
         self._loans = {}
-        if self._mode is not None and self._mode.is_on_top():
-            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self._mode is not None:
+            self._mode.end()
 
     def enter(self, path: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Return the arguments where module `path` needs them: as they are if it reads no weights."""
@@ -95,17 +97,13 @@ def is_under(path: str, ancestor: str) -> bool:
     return not ancestor or path == ancestor or path.startswith(ancestor + ".")
 
 
-class _Meeting(TorchFunctionMode):
-    """Lends the tensors of a call to one device where they lie on two."""
-
-    def __init__(self, sides: Sides) -> None:
-        super().__init__()
-        self._sides = sides
+class _Meeting(Ours, TorchFunctionMode):
+    """Lends the tensors of a call to one device where they lie on two, while its owner, the sides, is at work."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").partition(".")[0]
-        if name in _ACROSS:
+        if name in _ACROSS or self.owner() is None:
             return func(*args, **kwargs)
         counts = args[1].to(CPU) if name in _COUNTED and len(args) > 1 and _counts(args[1]) else None
         if counts is not None:
@@ -128,14 +126,10 @@ class _Meeting(TorchFunctionMode):
         finally:
             loan.give_back()
 
-    def is_on_top(self) -> bool:
-        stack = torch.overrides._get_current_function_mode_stack()
-        return bool(stack) and stack[-1] is self
-
     def _place(self, met: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> torch.device:
         """What is written to stays where it is, a weight too, and all else comes to where modules compute now."""
         fixed = [*written, *(tensor for tensor in met if isinstance(tensor, nn.Parameter))]
-        return fixed[0].device if fixed else self._sides.now
+        return fixed[0].device if fixed else self.owner().now
 
 
 def _counts(value: Any) -> bool:

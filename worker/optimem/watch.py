@@ -6,6 +6,8 @@ torch decides anything by the device of an argument, as its recurrent layers do.
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from .compiled import pause_compiling
+from .modes import Ours, Stay, left_behind
 
 # What may be asked of a tensor without reading it, as named by torch's function mode.
 _HARMLESS = frozenset(
@@ -31,22 +34,33 @@ class Watch:
         self.saw = saw
         self.made = made
         self.busy = False  # our own operations run
-        self._modes = (_Functions(self), _Operations(self))
-        self._go_on: Callable[[], None] = lambda: None
+        self._stay: Stay | None = None  # while it watches: a frame keeps what its call was given
+        self._modes: tuple[_Functions, _Operations] | None = None
+        self._go_on: Callable[[], Any] = lambda: None
 
     def start(self) -> None:
         """Begin to watch the operations of this thread."""
-        self._go_on = pause_compiling()
+        self._go_on = go_on = weakref.finalize(self, pause_compiling())
+        go_on.atexit = False
+        self._stay = Stay()
+        self._modes = _Functions(self), _Operations(self)  # others each time: earlier ones may lie on another thread's stack
         for mode in self._modes:
             mode.__enter__()  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
         """Cease to watch, whatever has happened. Leaves modes that others have put on top in peace."""
-        for mode in reversed(self._modes):
-            if mode.is_on_top():
-                mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        for mode in self._modes or ():
+            mode.end()
+        self._modes = self._stay = None
         self._go_on()
-        self._go_on = lambda: None
+
+    def see(self, tensor: torch.Tensor) -> None:
+        """Tell of `tensor`, unless the forward has ended and nobody has said so: after Ctrl-C."""
+        if isinstance(tensor, nn.Parameter) and self._stay is not None and not self._stay.lasts():
+            self.stop()
+            left_behind.add(threading.get_ident())  # the mode that runs now is off the stack only for this moment
+        if self._modes is not None:
+            self.saw(tensor)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -58,40 +72,28 @@ class Watch:
             self.busy = before
 
 
-class _Functions(TorchFunctionMode):
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
-        self._watch = watch
-
+class _Functions(Ours, TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self._watch.busy and _reads(func):
+        watch = self.owner()
+        if watch is not None and not watch.busy and _reads(func):
             for leaf in tree_iter((args, kwargs)):
                 if isinstance(leaf, nn.Parameter):
-                    self._watch.saw(leaf)
+                    watch.see(leaf)
         return func(*args, **(kwargs or {}))
 
-    def is_on_top(self) -> bool:
-        stack = torch.overrides._get_current_function_mode_stack()
-        return bool(stack) and stack[-1] is self
 
-
-class _Operations(TorchDispatchMode):
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._watch = watch
-
+class _Operations(Ours, TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self._watch.busy:
-            for leaf in tree_iter((args, kwargs)):
-                if isinstance(leaf, torch.Tensor):
-                    self._watch.saw(leaf)
+        watch = self.owner()
+        if watch is None or watch.busy:
+            return func(*args, **(kwargs or {}))
+        for leaf in tree_iter((args, kwargs)):
+            if isinstance(leaf, torch.Tensor):
+                watch.see(leaf)
         output = func(*args, **(kwargs or {}))
-        if not self._watch.busy:
-            self._watch.made(output)
+        if not watch.busy:
+            watch.made(output)
         return output
-
-    def is_on_top(self) -> bool:
-        return _get_current_dispatch_mode() is self
 
 
 def _reads(func: Any) -> bool:

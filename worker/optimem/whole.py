@@ -1,0 +1,55 @@
+"""Work that Ctrl-C must not cut in two.
+
+Python runs signal handlers in the main thread alone, so such work is done in another one. Who is interrupted while it waits
+leaves the work running.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Whole:
+    """Runs one piece of work after the other, each to its end."""
+
+    def __init__(self) -> None:
+        self._latest: _Work | None = None
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do `work` and raise what it raises."""
+        self._latest = latest = _Work(work)
+        threading.Thread(target=latest.run, name="optimem-whole", daemon=True).start()
+        latest.over.wait()
+        if latest.error is not None:
+            raise latest.error
+
+    def settle(self) -> None:
+        """Wait until work that was left running has ended. What has not begun will not."""
+        if self._latest is not None and not self._latest.claim():
+            self._latest.over.wait()
+        self._latest = None
+
+
+class _Work:
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._claims = [True]
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+
+    def claim(self) -> bool:
+        """Tell whether the caller is the first to ask."""
+        try:
+            return self._claims.pop()
+        except IndexError:
+            return False
+
+    def run(self) -> None:
+        try:
+            if self.claim():
+                self._work()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.over.set()
