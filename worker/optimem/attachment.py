@@ -482,6 +482,7 @@ class Attachment:
             self._strayed.clear()
         else:
             self._plan, self._told, self._units, self._recording = self._in_force
+        self._meter.restart(steps=True)
         self._parameters.note()
 
     def _stop_watching(self) -> None:
