@@ -270,6 +270,19 @@ def test_in_chunk_mode_the_cpu_takes_over(squeezed: Callable[[int], None], slow_
     gc.collect()  # what errors still hold: the host's profile changes back on an idle card only
 
 
+@pytest.mark.parametrize("forwards_before", [1, 2])
+def test_a_mix_whose_controller_goes_before_it_is_planned_goes_on(card: torch.device, forwards_before: int) -> None:
+    plain = linears()
+    model, x = optimem.fit(copy.deepcopy(plain), "40%", card), rows()
+    expected = bits(plain(x))
+    assert forwards(model, x, forwards_before) == [expected] * forwards_before
+    attached(model).session.close("the controller is gone")
+    assert forwards(model, x, 4) == [expected] * 4
+    assert (status(model).state, status(model).misses) == ("steady", 0)
+    with torch.no_grad():
+        assert model(x).device == card
+
+
 def test_inputs_that_do_not_fit_beside_the_weights_find_room(squeezed: Callable[[int], None]) -> None:
     """They are brought before anything of the model runs, so that nothing is repeated, and no retry is asked for."""
     plain = linears()

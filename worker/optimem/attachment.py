@@ -608,18 +608,19 @@ class Attachment:
         self._state = State.STEADY
         if not failed and timer.followed():
             self._times.learn_cpu(timer.steps())
-            self._plan_anew(self._told[0], self._recording, self._units)
-        else:
-            self._engine.follow(self._plan, self._units, self._recording, self._engine.let_go())
+            if self._plan_anew(self._told[0], self._recording, self._units):
+                return
+        self._engine.follow(self._plan, self._units, self._recording, self._engine.let_go())
 
-    def _plan_anew(self, manifest: protocol.Manifest, recording: Recording, units: list[Unit]) -> None:
-        """Ask for a plan from all that is known, and follow it."""
+    def _plan_anew(self, manifest: protocol.Manifest, recording: Recording, units: list[Unit]) -> bool:
+        """Ask for a plan from all that is known, and follow it. Return False where nobody is there to ask."""
         times = self._measured(recording, units)
         plan = self.session.ask_for_plan(manifest, times)
         if plan is not None:
             self._recording, self._units = recording, units
             self._told = manifest, times
             self._follow(plan, steps=True)
+        return plan is not None
 
     def _measured(self, recording: Recording, units: Sequence[Unit]) -> protocol.Measured:
         free = self.device.memory()[0] + max(0, self.device.allocated() - self._baseline)
