@@ -12,6 +12,7 @@ TORCH ?=
 PYTHON ?= python3
 VENV := .venv$(if $(TORCH),-torch$(TORCH))
 export CGO_CFLAGS ?= -O2 -Wno-deprecated-declarations
+LESS := $(if $(TORCH),OPTIMEM_EXAMPLES=0.5)  # of property tests, the second time over
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -37,7 +38,7 @@ test-go: setup browser
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/optimemctl
 
 test-torch: setup browser
-	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal  # each process has a simulated card of its own
+	$(LESS) $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal  # each process has a simulated card of its own
 	OPTIMEM_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -race -count=1 -timeout 15m ./tests/...
 
 traps: setup

@@ -1,4 +1,5 @@
-"""How hard property tests try: a few fixed examples; to soak, $OPTIMEM_EXAMPLES times as many and others each time."""
+"""How hard property tests try: a few fixed examples, $OPTIMEM_EXAMPLES times as many; to soak, where that is above 1, others
+each time."""
 
 from __future__ import annotations
 
@@ -6,14 +7,14 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-_TIMES = int(os.environ.get("OPTIMEM_EXAMPLES", "0"))
+_TIMES = float(os.environ.get("OPTIMEM_EXAMPLES", "1"))
 
 
 def examples(count: int) -> settings:
     """Return settings for a property test that tries `count` examples in the usual suite."""
     return settings(
-        max_examples=count * max(1, _TIMES),
-        derandomize=not _TIMES,
+        max_examples=max(1, round(count * _TIMES)),
+        derandomize=_TIMES <= 1,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -71,7 +71,7 @@ def attached(model: nn.Module, card: torch.device, mode: str, share: int, first:
         optimem.detach(model)
 
 
-@examples(40)
+@examples(24)
 @given(
     recipe=programs.recipes(),
     mode=modes,
@@ -100,7 +100,7 @@ def test_random_modules_are_right(
     assert outcome(model, data(0)) == outcome(plain, data(0))
 
 
-@examples(30)
+@examples(16)
 @given(recipe=programs.recipes(wandering=False), mode=modes, share=shares)
 @torch.no_grad()
 def test_random_modules_keep_within_budget_and_reserve(card: torch.device, recipe: Recipe, mode: str, share: int) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,9 +24,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import models
 import optimem
-from conftest import ROOT
 from same import bits, found
 
+ROOT = Path(__file__).resolve().parents[2]
 MODES = pytest.mark.parametrize("attach", [optimem.page, optimem.fit, optimem.chunk], ids=["page", "fit", "chunk"])
 
 
