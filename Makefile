@@ -13,6 +13,7 @@ PYTHON ?= python3
 VENV := .venv$(if $(TORCH),-torch$(TORCH))
 export CGO_CFLAGS ?= -O2 -Wno-deprecated-declarations
 LESS := $(if $(TORCH),OPTIMEM_EXAMPLES=0.5)  # of property tests, the second time over
+SOME := $(if $(TORCH),-run 'ResNet|Sentences|Person')  # what compares results
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -39,7 +40,7 @@ test-go: setup browser
 
 test-torch: setup browser
 	$(LESS) $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal  # each process has a simulated card of its own
-	OPTIMEM_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -race -count=1 -timeout 15m ./tests/...
+	OPTIMEM_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -race -count=1 -timeout 30m $(SOME) ./tests/...
 
 traps: setup
 	$(VENV)/bin/python -m pytest tests/worker -m trap
