@@ -402,6 +402,28 @@ def on_card(model: nn.Module, layer: int) -> bool:
     return any(each.parameter is weight for span in attached(model)._engine.held() for each in span.weights)
 
 
+class ReadsAround(models.Stack):
+    """Reads a layer's weight itself, before the layer runs and after it, when it is told to."""
+
+    reads: int | None = None
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.reads is None:
+            return super().forward(x)
+        weight = self.layers[self.reads].weight
+        return F.linear(super().forward(F.linear(x, weight)), weight)
+
+
+def test_what_a_stray_reader_has_brought_goes_when_the_plan_brings_it(card: torch.device) -> None:
+    """Else it would count as being there, when it is read once more after its turn."""
+    plain = ReadsAround(8).eval()
+    model = optimem.page(copy.deepcopy(plain), card, vram="40%", verify=True)
+    for _ in range(6):
+        assert told(model, plain, None)
+    assert told(model, plain, next(index for index in range(8) if not on_card(model, index)))
+    assert status(model).misses == 2
+
+
 def test_without_it_torch_refuses_with_our_advice_and_it_is_learnt(card: torch.device) -> None:
     plain = ReadsLater().eval()
     model = optimem.page(copy.deepcopy(plain), card, vram="40%")
