@@ -677,14 +677,18 @@ class Attachment:
     def _refuse_kept_views(self) -> None:
         """Detach and raise BadInput where the forward has kept a view of a weight that is streamed: neither can the view
         follow the weight, nor do the bytes stay."""
-        if self._engine.is_looked_into() and (gc.collect(), self._engine.is_looked_into())[1]:
-            self._engine.spoil()
-            self.detach()
-            raise BadInput(
-                "the model has kept a view of one of its weights from this forward for later ones (self.t = self.w.t()), "
-                "which paging cannot follow. The model is detached now, and the view is NaN: make it anew, in every forward "
-                "or before optimem is attached"
-            )
+        if not self._engine.is_looked_into():
+            return
+        gc.collect()  # cycles may keep what nobody can reach
+        if not self._engine.is_looked_into():
+            return
+        self._engine.spoil()
+        self.detach()
+        raise BadInput(
+            "the model has kept a view of one of its weights from this forward for later ones (self.t = self.w.t()), "
+            "which paging cannot follow. The model is detached now, and the view is NaN: make it anew, in every forward "
+            "or before optimem is attached"
+        )
 
     def _check(self, tensor: torch.Tensor) -> None:
         """Bring a weight that is read though nobody holds it; the next forward is recorded again."""

@@ -30,8 +30,9 @@ def keep(held: Held, wanted: Collection[Span], device: Device, room: int) -> Non
     for spans in by_block(held):
         part, whole = sum(aligned(span.nbytes) for span in spans), held[spans[0]].block.numel()
         if part < whole:
-            _leave_block(held, spans, device, copy=taken + part <= room)
-            taken += (part if taken + part <= room else 0) - whole
+            fits = taken + part <= room
+            _leave_block(held, spans, device, copy=fits)
+            taken += part * fits - whole
 
 
 def by_block(held: Held) -> list[list[Span]]:
