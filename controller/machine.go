@@ -79,7 +79,7 @@ func hold(m planner.Manifest, inForce planner.Plan) {
 
 // worthwhile tells whether a plan made from newer times is worth sending.
 func (s *Session) worthwhile(newer planner.Plan) bool {
-	return !same(s.plan, newer) && (budgetChanged(s.plan, newer) || s.mistaken(0))
+	return !same(s.plan.Plan, newer) && (budgetChanged(s.plan.Plan, newer) || s.mistaken(0))
 }
 
 // patience is how many forwards under a plan it takes until reports alone tell that it is mistaken: as many as a worker times
@@ -87,16 +87,33 @@ func (s *Session) worthwhile(newer planner.Plan) bool {
 const patience = 3
 
 // mistaken tells whether the prediction of the plan in force is off by more than a tenth of the period that the last report saw
-// under it, the median of the latest forwards, once so many forwards have been done.
+// under it, the median of the latest forwards, once so many forwards have been done; not any more once it has been settled.
 func (s *Session) mistaken(forwards uint64) bool {
-	if s.report.PlanVersion != uint64(s.plan.Version) || s.report.PeriodNS == 0 || s.report.Forwards < s.began+forwards {
+	if s.settled || s.report.PlanVersion != uint64(s.plan.Version) || s.report.PeriodNS == 0 || s.report.Forwards < s.began+forwards {
 		return false
 	}
 	seen := int64(s.report.PeriodNS)
 	return abs(int64(s.plan.Period)-seen) > seen/10
 }
 
-// trial is how many forwards under a plan it takes until it is compared with one without the CPU: enough for the step times
+// A seen is a plan under which forwards took some time, in ns; 0 where none has been seen.
+type seen struct {
+	draft
+	period uint64
+}
+
+// or is the faster of two.
+func (s seen) or(other seen) seen {
+	if s.period == 0 || other.period > 0 && other.period < s.period {
+		return other
+	}
+	return s
+}
+
+// beats tells whether the plan was faster than a period by more than what periods differ by from one time to the next.
+func (s seen) beats(period uint64) bool { return s.period > 0 && s.period+s.period/50 < period }
+
+// trial is how many forwards under a plan it takes until it is compared with others: enough for the step times
 // under it to arrive, and for a plan that is better by those.
 const trial = 2*patience + 1
 

@@ -58,8 +58,10 @@ type Session struct {
 	weighings uint64        // how many Measured have come
 	alone     ipc.Measured  // the latest from before the CPU's times were known
 	refused   bool          // the CPU takes no part, whatever its times
-	compared  int           // version of the latest plan that was compared with one without the CPU
-	plan      planner.Plan  // the latest that was sent
+	compared  int           // version of the latest plan that was compared with others
+	fastest   seen          // of the plans for the manifest and the budget at hand
+	settled   bool          // the fastest has been gone back to: no prediction weighs more than what was seen
+	plan      draft         // the latest that was sent
 	sent      bool          // there is such a plan
 	began     uint64        // forwards done when it was sent, as far as reported
 	report    ipc.Report    // the latest
@@ -261,6 +263,7 @@ func (s *Session) greet(hello ipc.Hello) {
 // learn takes a manifest: plan 0 answers one as registered, the times follow one as recorded.
 func (s *Session) learn(ctx context.Context, manifest ipc.Manifest) {
 	s.manifest, s.weighed, s.newer = manifest, false, false
+	s.forget()
 	if manifest.Recorded {
 		return
 	}
@@ -292,7 +295,7 @@ func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
 	s.observe(Weighed{Session: s.id, Budget: plan.Budget, Bound: plan.Bound})
 	if !s.weighed || s.worthwhile(plan.Plan) {
 		s.weighed, s.newer = true, false
-		s.adopt(plan)
+		s.replace(plan)
 	}
 }
 
@@ -336,18 +339,46 @@ func (s *Session) reconsider(ctx context.Context) {
 		s.reject(err)
 		return
 	}
-	if !same(s.plan, plan.Plan) {
-		s.adopt(plan)
+	if !same(s.plan.Plan, plan.Plan) {
+		s.replace(plan)
 	}
 }
 
-// compare gives the CPU's part back to the device where a plan in which the CPU takes part has turned out slower than one in
-// which it does not: when the host waits for what crosses, more comes to it than can be told beforehand.
+// replace adopts a plan after having noted what was seen of the one in force.
+func (s *Session) replace(d draft) {
+	if budgetChanged(s.plan.Plan, d.Plan) {
+		s.forget()
+	} else if s.report.PlanVersion == uint64(s.plan.Version) {
+		s.fastest = s.fastest.or(seen{s.plan, s.report.PeriodNS})
+	}
+	s.adopt(d)
+}
+
+func (s *Session) forget() { s.fastest, s.settled = seen{}, false }
+
+// compare looks, once, at how a plan fares beside others: when the host waits for what crosses, more comes to it than can be
+// told beforehand.
 func (s *Session) compare(ctx context.Context) {
-	if s.compared == s.plan.Version || !s.tried() || !usesCPU(s.plan) {
+	if s.compared == s.plan.Version || !s.tried() {
 		return
 	}
-	s.compared, s.refused = s.plan.Version, true
+	s.compared = s.plan.Version
+	if !s.settled && s.fastest.beats(s.report.PeriodNS) {
+		s.settled = true
+		s.log.Info("an earlier plan was faster", "period_ns", s.report.PeriodNS, "before_ns", s.fastest.period)
+		s.fastest.Version = s.nextVersion()
+		s.adopt(s.fastest.draft)
+		return
+	}
+	if usesCPU(s.plan.Plan) {
+		s.compareWithoutCPU(ctx)
+	}
+}
+
+// compareWithoutCPU gives the CPU's part back to the device where a plan in which the CPU takes part has turned out slower
+// than one in which it does not.
+func (s *Session) compareWithoutCPU(ctx context.Context) {
+	s.refused = true
 	plan, err := s.draft(ctx, s.measured, s.limit)
 	if err != nil || uint64(plan.Period) >= s.report.PeriodNS {
 		s.refused = false
@@ -366,7 +397,7 @@ func (s *Session) finish(outcome ipc.Outcome) {
 	s.observe(Finished{Session: s.id, Outcome: outcome})
 }
 
-// A draft is a plan that was made and not yet sent.
+// A draft is a plan and what it was made from.
 type draft struct {
 	planner.Plan
 	basis Basis
@@ -394,8 +425,9 @@ func (s *Session) basis(ctx context.Context, measured ipc.Measured, limit planne
 	if b.Manifest, err = ipc.ToManifest(s.manifest, measured); err != nil {
 		return b, err
 	}
+	b.Manifest = b.Manifest.WithEstimates()
 	if s.weighed {
-		hold(b.Manifest, s.plan)
+		hold(b.Manifest, s.plan.Plan)
 	}
 	if b.Options, err = s.config.options(s.manifest.Wish); err != nil {
 		return b, err
@@ -416,7 +448,7 @@ func (s *Session) nextVersion() int {
 // adopt sends a plan.
 func (s *Session) adopt(d draft) {
 	plan := d.Plan
-	s.plan, s.sent, s.began = plan, true, s.report.Forwards
+	s.plan, s.sent, s.began = d, true, s.report.Forwards
 	s.log.Info("plan sent", "version", plan.Version, "pages", len(plan.Pages), "budget_bytes", int64(plan.Budget),
 		"period_ns", int64(plan.Period), "bound_ns", int64(plan.Bound))
 	s.observe(Planned{Session: s.id, Manifest: s.manifest, Plan: plan, Basis: d.basis})
@@ -454,6 +486,7 @@ func (s *Session) shrink(ctx context.Context, size planner.Bytes, within time.Du
 		return fmt.Errorf("shrink session %s by %v: %w", s.id, size, err)
 	}
 	s.limit = limit
+	s.forget()
 	s.send(&ipc.Shrink{Bytes: uint64(size), WithinNS: uint64(within)})
 	s.adopt(plan)
 	return nil

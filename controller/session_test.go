@@ -369,7 +369,7 @@ func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
 				first := controllertest.Hear[ipc.Plan](t, talk.worker)
 				talk.worker.Say(t, recorded, both)
 				mixed := controllertest.Hear[ipc.Plan](t, talk.worker)
-				if !usesCPU(talk.session.plan) || mixed.Version != 2 {
+				if !usesCPU(talk.session.plan.Plan) || mixed.Version != 2 {
 					t.Fatalf("plan %d leaves nothing to the CPU", mixed.Version)
 				}
 				period := first.PeriodNS
@@ -378,12 +378,62 @@ func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
 				}
 				talk.worker.Say(t, controllertest.Report(2, test.forwards, period))
 				synctest.Wait()
-				got := talk.session.plan
+				got := talk.session.plan.Plan
 				if got.Version != test.version || usesCPU(got) != (test.version == 2) {
 					t.Errorf("plan %d is in force, not %d", got.Version, test.version)
 				}
 				if test.version == 3 && uint64(got.Period) != first.PeriodNS {
 					t.Errorf("without the CPU it takes %v, not %d ns as before", got.Period, first.PeriodNS)
+				}
+			})
+		})
+	}
+}
+
+func TestAPlanThatTurnsOutSlowerGivesWayToTheOneBefore(t *testing.T) {
+	slower := func(by uint64) *ipc.Measured {
+		measured := controllertest.Measured()
+		for i := range measured.StepComputeNS {
+			measured.StepComputeNS[i] *= by
+		}
+		return measured
+	}
+	for name, test := range map[string]struct {
+		forwards, times uint64 // the first plan's period
+		version         int
+	}{
+		"slower":                      {trial, 3, 3},
+		"slower, in too few forwards": {trial - 1, 3, 2},
+		"as fast":                     {trial, 2, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			converse(t, nil, func(t *testing.T, talk talk) {
+				first := talk.worker.Run(t)
+				talk.worker.Say(t, controllertest.Report(1, 7, 2*first.PeriodNS), slower(4))
+				controllertest.Hear[ipc.Plan](t, talk.worker)
+				talk.worker.Say(t, controllertest.Report(2, 7+test.forwards, test.times*first.PeriodNS))
+				synctest.Wait()
+				if got := talk.session.plan.Version; got != test.version {
+					t.Fatalf("plan %d is in force, not %d", got, test.version)
+				}
+				if test.version < 3 {
+					return
+				}
+				again := controllertest.Hear[ipc.Plan](t, talk.worker)
+				again.Version, again.Answers = first.Version, first.Answers
+				if diff := cmp.Diff(first, again); diff != "" {
+					t.Errorf("this is not the plan from before: %s", diff)
+				}
+				talk.worker.Say(t, controllertest.Report(3, 30, 9*first.PeriodNS), slower(9), controllertest.Report(3, 60, 9*first.PeriodNS))
+				synctest.Wait()
+				if got := talk.session.plan.Version; got != 3 {
+					t.Errorf("plan %d follows one that was settled", got)
+				}
+				less := slower(9)
+				less.FreeBytes = first.BudgetBytes * 3 / 4
+				talk.worker.Say(t, less)
+				if next := controllertest.Hear[ipc.Plan](t, talk.worker); next.Version != 4 || next.BudgetBytes >= first.BudgetBytes {
+					t.Errorf("plan %d with a budget of %d for less memory", next.Version, next.BudgetBytes)
 				}
 			})
 		})

@@ -57,7 +57,7 @@ func TestResNetIsChunkedWithinAQuarterOfItsWeights(t *testing.T) {
 func TestResNetIsPagedAndLeftToTheCPUInPart(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	args := []string{"run", "torchvision:resnet18", "--device", "sim:rtx3060", "--vram", "25%", "--forwards", "14", "--mode"}
+	args := []string{"run", "torchvision:resnet18", "--device", "sim:rtx3060", "--vram", "25%", "--forwards", "32", "--mode"}
 	paged, mixed := p.json(append(args, "page")...), p.json(append(args, "auto")...)
 	withinBudget(t, mixed)
 	if mixed.CPUPages == 0 || mixed.StreamedPages == 0 || mixed.ResidentPages == 0 {

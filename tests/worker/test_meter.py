@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from optimem.meter import Meter
-from optimem.recorder import Recording
+from optimem.calibrate import Steps, StepTimer
+from optimem.meter import TIMED_FORWARDS, Meter
+from optimem.recorder import Border, Recording
 
 
 class Clock:
@@ -17,6 +18,9 @@ class Clock:
         self.now = 0
 
     def timed_mark(self) -> int:
+        return self.now
+
+    def now_ns(self) -> int:
         return self.now
 
     def passed(self, mark: Any) -> bool:
@@ -66,3 +70,44 @@ def test_another_plan_begins_anew() -> None:
     meter.end(failed=False)
     meter.restart(steps=False)
     assert meter.period_ns() == 0
+
+
+def test_forwards_whose_steps_were_timed_count_where_there_are_no_others() -> None:
+    timed = [(0, 200), (300, 500), (600, 800)]
+    assert metered(timed) == 200
+    assert metered([*timed, (900, 1000)]) == 100
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_where_the_cpu_takes_part_step_times_wait_for_a_forward_without_marks(on_cpu: bool) -> None:
+    recording = Recording({}, [Border("", True), Border("", False)], [0], [0], [0], [""])
+    clock = Clock()
+    meter = Meter(clock)  # type: ignore[arg-type]
+    told = []
+    for _ in range(TIMED_FORWARDS + 1):
+        meter.begin(recording)
+        for entry in (True, False):
+            clock.now += 10
+            if meter.timer:
+                meter.timer.end_step("", entry=entry)
+                meter.timer.begin_step(None, on_cpu=on_cpu)
+        meter.end(failed=False)
+        meter.read()
+        told.append(meter.steps())
+    assert [steps is not None for steps in told] == [False, False, not on_cpu, on_cpu]
+    assert (told[-1] or told[-2]) == Steps([10], [on_cpu])
+
+
+def test_marks_do_not_count_for_the_step_between_them() -> None:
+    class Slow(Clock):
+        def timed_mark(self) -> int:
+            self.now += 1000
+            return self.now
+
+    clock = Slow()
+    timer = StepTimer(clock, [])  # type: ignore[arg-type]
+    timer.end_step("", entry=True)
+    timer.begin_step(None, on_cpu=True)
+    clock.now += 7
+    timer.end_step("", entry=False)
+    assert timer.steps().ns == [7]

@@ -123,15 +123,17 @@ class StepTimer:
 
     def end_step(self, path: str, *, entry: bool) -> None:
         """Note a border: the step before it ends here."""
+        host_ns = self.device.now_ns()  # before the mark, which takes the host a moment that is not the step's
         self._seen.append(Border(path, entry))
-        self._ends.append(self._now())
+        self._ends.append(_Moment(self.device.timed_mark(), host_ns))
 
     def begin_step(self, waited: int | None, *, on_cpu: bool) -> None:
         """Note that the next step begins; `waited` is the copy that the device waited for in between."""
         if waited is not None:
             self._waits[len(self._starts)] = waited
         self._on_cpu.append(on_cpu)
-        self._starts.append(self._now())
+        mark = self.device.timed_mark()
+        self._starts.append(_Moment(mark, self.device.now_ns()))
 
     def passed(self) -> bool:
         """Tell whether the times can be read."""
@@ -150,9 +152,6 @@ class StepTimer:
     def stalls_ns(self) -> dict[int, int]:
         """Return, per copy of the plan, how long the device waited for it."""
         return {copy: self._elapsed(self._ends[border], self._starts[border]) for border, copy in self._waits.items()}
-
-    def _now(self) -> _Moment:
-        return _Moment(self.device.timed_mark(), self.device.now_ns())
 
     def _elapsed(self, start: _Moment, end: _Moment) -> int:
         return self.device.elapsed_ns(start.mark, end.mark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -20,10 +21,9 @@ class Meter:
     def __init__(self, clock: Device) -> None:
         self._clock = clock
         self._began: Any = None
-        self._marks: deque[tuple[Any, Any]] = deque(maxlen=256)  # begin and end of forwards whose times are not read yet
+        self._marks: deque[_Marks] = deque(maxlen=256)  # of forwards whose times are not read yet
         self._ended: Any = None  # the end of the forward before those
-        self._periods: deque[int] = deque(maxlen=64)
-        self._alone: deque[int] = deque(maxlen=64)
+        self._taken = [_Taken(), _Taken()]  # by forwards as they are, and by those whose steps were timed
         self._timers: deque[StepTimer] = deque()
         self._samples: list[Steps] = []
         self._told = False  # their medians have been asked for
@@ -39,8 +39,7 @@ class Meter:
         """Begin anew under another plan; with `steps` time the steps again too."""
         self._marks.clear()
         self._ended = None
-        self._periods.clear()
-        self._alone.clear()
+        self._taken = [_Taken(), _Taken()]
         self._stalls = {}
         self._timers.clear()
         if steps:
@@ -57,17 +56,20 @@ class Meter:
         timer, self.timer = self.timer, None
         if failed:
             return
-        self._marks.append((self._began, self._clock.timed_mark()))
+        self._marks.append(_Marks(self._began, self._clock.timed_mark(), timed=timer is not None))
         if timer is not None and timer.followed():
             self._timers.append(timer)
 
     def steps(self) -> Steps | None:
-        """Return the median step times once, as soon as they are known."""
+        """Return the median step times once, as soon as they are known. Where the CPU takes part that is when a forward has
+        shown how long one takes whose steps are not timed: the host is what marks delay."""
         while self._timers and self._timers[0].passed():
             timer = self._timers.popleft()
             self._samples.append(timer.steps())
             self._stalls = timer.stalls_ns()
         if self._told or len(self._samples) < TIMED_FORWARDS:
+            return None
+        if any(self._samples[-1].on_cpu) and not self._taken[0].known:
             return None
         self._told = True
         return Steps(medians([sample.ns for sample in self._samples]), self._samples[-1].on_cpu)
@@ -80,18 +82,42 @@ class Meter:
         """Return the median time from the end of one forward to that of the next, 0 before one is known.
 
         Where the device never went from one to the next at once, it is the time from the beginning of a forward to its end,
-        which is shorter: copies for it ran ahead while nothing was asked of the device. As far as `read` has come.
+        which is shorter: copies for it ran ahead while nothing was asked of the device. Forwards whose steps were timed
+        count where there are no others. As far as `read` has come.
         """
-        return int(median(self._periods or self._alone or [0]))
+        return next((taken.median_ns() for taken in self._taken if taken.known), 0)
 
     def read(self) -> None:
         """Read what has passed. Asking takes the host a moment, so it is done as often in every run: once per forward."""
-        while self._marks and self._clock.passed(self._marks[0][1]):
-            self._read(*self._marks.popleft())
+        while self._marks and self._clock.passed(self._marks[0].end):
+            self._read(self._marks.popleft())
 
-    def _read(self, began: Any, ended: Any) -> None:
-        alone = self._clock.elapsed_ns(began, ended)
-        self._alone.append(alone)
-        if self._ended is not None and self._clock.elapsed_ns(self._ended, began) * _PAUSE <= alone:
-            self._periods.append(self._clock.elapsed_ns(self._ended, ended))
-        self._ended = ended
+    def _read(self, marks: _Marks) -> None:
+        taken = self._taken[marks.timed]
+        alone = self._clock.elapsed_ns(marks.begin, marks.end)
+        taken.alone.append(alone)
+        if self._ended is not None and self._clock.elapsed_ns(self._ended, marks.begin) * _PAUSE <= alone:
+            taken.periods.append(self._clock.elapsed_ns(self._ended, marks.end))
+        self._ended = marks.end
+
+
+@dataclass(frozen=True)
+class _Marks:
+    begin: Any
+    end: Any
+    timed: bool  # step by step
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What forwards took, in ns."""
+
+    periods: deque[int] = field(default_factory=lambda: deque(maxlen=64))  # from the end of the one before
+    alone: deque[int] = field(default_factory=lambda: deque(maxlen=64))  # from their own beginning
+
+    @property
+    def known(self) -> bool:
+        return bool(self.alone)
+
+    def median_ns(self) -> int:
+        return int(median(self.periods or self.alone))
