@@ -62,6 +62,7 @@ bench: setup
 	$(VENV)/bin/python simgpu/bench/overhead.py
 	$(VENV)/bin/python simgpu/bench/peers.py
 	$(VENV)/bin/python bench/periods.py
+	$(VENV)/bin/python bench/first.py
 	$(VENV)/bin/python bench/hooks.py
 	$(VENV)/bin/python bench/repointing.py
 	$(VENV)/bin/simgpu check

@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType, GeneratorType
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import describe, modes, moving, protocol
+from . import callers, describe, modes, moving, protocol
 from .calibrate import StepTimer
 from .casts import Casts
 from .device import Device, HostClock
@@ -47,7 +47,7 @@ from .sides import CPU
 from .status import Status, held_throughout
 from .strays import explain
 from .times import Times
-from .units import Span, Unit, by_owner, by_reading, holds_no_numbers, storage_pointer, take_stock
+from .units import Span, Unit, by_owner, by_reading, take_stock
 from .watch import Watch
 
 log = logging.getLogger("optimem")
@@ -341,7 +341,7 @@ class Attachment:
             self._parameters.refuse_recast()
             self._abandon()
         self._error_at_entry = sys.exc_info()[1]
-        self._refuse_bad_call(args, kwargs)
+        callers.refuse_bad_call((args, kwargs), self._shape.in_training())
         if self._shape.changed():
             self._attach_again()
         self._check_masters()
@@ -430,7 +430,7 @@ class Attachment:
         place = self._engine.output or place
         output = output if place is None else moving.move(output, place)
         if isinstance(output, GeneratorType):
-            output = self._resumed(output)
+            output = callers.stepwise(output, self._resume, self._suspend)
         self._parameters.thaw()
         if not failed:
             self._parameters.refuse_written()
@@ -491,25 +491,9 @@ class Attachment:
         if self._checking:
             self._watch.stop()
 
-    def _resumed(self, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Run each step of a generator that the model returned as a call of its own, in which weights are fetched on touch,
-        for it goes on when the forward is over. The next forward is recorded again."""
-        sent, thrown = None, None
-        while True:
-            self._resume(sys._getframe())
-            try:
-                item = generator.send(sent) if thrown is None else generator.throw(thrown)
-            except StopIteration as end:
-                return end.value
-            finally:
-                self._suspend()
-            sent, thrown = None, None
-            try:
-                sent = yield item
-            except Exception as error:
-                thrown = error
-
     def _resume(self, frame: FrameType) -> None:
+        """Begin a step of a generator that a forward has returned: a call of its own, in which weights are fetched on touch.
+        The next forward is recorded again."""
         self._gate.enter("", frame)
         if self._state is State.DETACHED:
             return
@@ -684,11 +668,7 @@ class Attachment:
             return
         self._engine.spoil()
         self.detach()
-        raise BadInput(
-            "the model has kept a view of one of its weights from this forward for later ones (self.t = self.w.t()), "
-            "which paging cannot follow. The model is detached now, and the view is NaN: make it anew, in every forward "
-            "or before optimem is attached"
-        )
+        raise BadInput(callers.KEPT_VIEW)
 
     def _check(self, tensor: torch.Tensor) -> None:
         """Bring a weight that is read though nobody holds it; the next forward is recorded again."""
@@ -797,20 +777,7 @@ class Attachment:
             self._owed, self._shrunk = 0, True
             self._tie()
 
-    # What callers may do.
-
-    def _refuse_bad_call(self, args: Any, kwargs: Any) -> None:
-        training = self._shape.in_training()
-        if training is not None:
-            where = f" (its module {training} is)" if training else ""
-            raise BadInput(f"the model is in training mode{where}; call model.eval() first: Optimem runs inference only")
-        if any(map(holds_no_numbers, moving.tensors((args, kwargs)))):
-            raise BadInput("an input is a meta or fake tensor and holds no numbers; call optimem.detach(model) to use such")
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in moving.tensors((args, kwargs))):
-            raise BadInput(
-                "an input requires grad, but Optimem runs inference only; "
-                "pass it detached, or call the model under torch.no_grad()"
-            )
+    # Weights that callers write to, or are given.
 
     def _check_masters(self) -> None:
         self._parameters.refuse_moved()
@@ -822,12 +789,7 @@ class Attachment:
     def _own_copies(self, output: Any) -> Any:
         """Replace outputs that look into bytes of weights, which may soon hold something else."""
         ours = self._engine.storages() | self._learner.touched.storages() | {self._masters.slab.untyped_storage().data_ptr()}
-        copies = {
-            id(tensor): tensor.detach().to(self._engine.output or self._engine.home, copy=True)
-            for tensor in moving.tensors(output)
-            if storage_pointer(tensor) in ours
-        }
-        return moving.substitute(output, copies) if copies else output
+        return callers.own_copies(output, ours, self._engine.output or self._engine.home)
 
 
 def _residents(plan: protocol.Plan, units: list[Unit]) -> set[Span]:
