@@ -470,6 +470,38 @@ def test_a_retry_does_not_repeat_what_fails_for_reasons_of_its_own(card: torch.d
         assert status(model).state == "steady"
 
 
+class Owns(nn.Module):
+    """Reads a weight of its own before something happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.inner = nn.Parameter(models.rows(WIDTH)), linears(4)
+        self.happens: Callable[[], object] = lambda: None
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = x * self.scale
+        self.happens()
+        return self.inner(x)
+
+
+def test_a_retry_that_is_recorded_on_the_cpu_has_its_inputs_there(card: torch.device, slow_cpu: None) -> None:
+    plain, x = Owns().eval(), models.rows(64, WIDTH)
+    model = optimem.chunk(copy.deepcopy(plain), card, vram="110%", retry=True)
+    expected = bits(plain(x))
+    assert forwards(model, x, 6) == [expected] * 6
+    assert status(model).resident_pages == status(model).pages
+    happened: list[str] = []
+
+    def once() -> None:
+        if not happened:
+            happened.append("")
+            raise RuntimeError("Expected all tensors to be on the same device, but got cpu and simgpu:0")
+
+    model.happens = once
+    assert forwards(model, x, 4) == [expected] * 4
+    assert (len(happened), status(model).state) == (1, "steady")
+
+
 # Full speed.
 
 
