@@ -61,6 +61,7 @@ type Session struct {
 	compared  int           // version of the latest plan that was compared with others
 	fastest   seen          // of the plans for the manifest and the budget at hand
 	settled   bool          // the fastest has been gone back to: no prediction weighs more than what was seen
+	parted    bool          // the device has been tried alone after a plan in which the CPU took part
 	plan      draft         // the latest that was sent
 	sent      bool          // there is such a plan
 	began     uint64        // forwards done when it was sent, as far as reported
@@ -283,18 +284,22 @@ func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
 		s.fail(ipc.CodeProtocol, "a measured figure is out of range")
 		return
 	}
+	if len(measured.StepCPUNS) == 0 {
+		s.alone, s.refused = measured, false
+	}
 	plan, err := s.draft(ctx, measured, s.limit)
 	if err != nil {
 		s.reject(err)
 		return
 	}
 	s.measured, s.newer = measured, true
-	if len(measured.StepCPUNS) == 0 {
-		s.alone, s.refused = measured, false
-	}
 	s.observe(Weighed{Session: s.id, Budget: plan.Budget, Bound: plan.Bound})
-	if !s.weighed || s.worthwhile(plan.Plan) {
+	switch {
+	case !s.weighed: // what was seen so far is of another recording
 		s.weighed, s.newer = true, false
+		s.adopt(plan)
+	case s.worthwhile(plan.Plan):
+		s.newer = false
 		s.replace(plan)
 	}
 }
@@ -344,7 +349,7 @@ func (s *Session) reconsider(ctx context.Context) {
 	}
 }
 
-// replace adopts a plan after having noted what was seen of the one in force.
+// replace adopts a plan after having noted what was seen of the one in force, which is for the same recording.
 func (s *Session) replace(d draft) {
 	if budgetChanged(s.plan.Plan, d.Plan) {
 		s.forget()
@@ -354,7 +359,7 @@ func (s *Session) replace(d draft) {
 	s.adopt(d)
 }
 
-func (s *Session) forget() { s.fastest, s.settled = seen{}, false }
+func (s *Session) forget() { s.fastest, s.settled, s.parted = seen{}, false, false }
 
 // compare looks, once, at how a plan fares beside others: when the host waits for what crosses, more comes to it than can be
 // told beforehand.
@@ -363,16 +368,31 @@ func (s *Session) compare(ctx context.Context) {
 		return
 	}
 	s.compared = s.plan.Version
-	if !s.settled && s.fastest.beats(s.report.PeriodNS) {
-		s.settled = true
-		s.log.Info("an earlier plan was faster", "period_ns", s.report.PeriodNS, "before_ns", s.fastest.period)
-		s.fastest.Version = s.nextVersion()
-		s.adopt(s.fastest.draft)
-		return
-	}
-	if usesCPU(s.plan.Plan) {
+	if !s.goBack(ctx) && usesCPU(s.plan.Plan) && !s.parted {
 		s.compareWithoutCPU(ctx)
 	}
+}
+
+// goBack returns to the fastest plan that was seen, if that is faster than the one in force, by the newest times too, and
+// still fits. Predictions weigh nothing from then on.
+func (s *Session) goBack(ctx context.Context) bool {
+	if !s.fastest.beats(s.report.PeriodNS) || same(s.fastest.Plan, s.plan.Plan) {
+		return false
+	}
+	now, err := s.draft(ctx, s.measured, s.limit)
+	if err != nil || budgetChanged(s.fastest.Plan, now.Plan) {
+		s.forget()
+		return false
+	}
+	timeline, err := planner.Evaluate(now.basis.Manifest, s.fastest.Plan, now.basis.Machine)
+	if err != nil || uint64(timeline.Period) >= s.report.PeriodNS {
+		return false
+	}
+	s.log.Info("an earlier plan was faster", "period_ns", s.report.PeriodNS, "before_ns", s.fastest.period)
+	s.settled, s.refused = true, s.refused && !usesCPU(s.fastest.Plan)
+	s.fastest.Version = s.nextVersion()
+	s.adopt(s.fastest.draft)
+	return true
 }
 
 // compareWithoutCPU gives the CPU's part back to the device where a plan in which the CPU takes part has turned out slower
@@ -385,7 +405,8 @@ func (s *Session) compareWithoutCPU(ctx context.Context) {
 		return
 	}
 	s.log.Info("the CPU takes no part any more", "period_ns", s.report.PeriodNS, "without_ns", int64(plan.Period))
-	s.adopt(plan)
+	s.replace(plan)
+	s.parted = true
 }
 
 // finish takes an outcome.

@@ -306,14 +306,16 @@ func TestAfterHelloASessionMayBeSilent(t *testing.T) {
 	})
 }
 
-func TestLaterTimesLeadToAPlanOnlyWhereThePredictionIsOff(t *testing.T) {
-	slower := func(by uint64) *ipc.Measured {
-		measured := controllertest.Measured()
-		for i := range measured.StepComputeNS {
-			measured.StepComputeNS[i] *= by
-		}
-		return measured
+// slower is what is measured where each step takes several times as long.
+func slower(by uint64) *ipc.Measured {
+	measured := controllertest.Measured()
+	for i := range measured.StepComputeNS {
+		measured.StepComputeNS[i] *= by
 	}
+	return measured
+}
+
+func TestLaterTimesLeadToAPlanOnlyWhereThePredictionIsOff(t *testing.T) {
 	for name, test := range map[string]struct {
 		say  func(period uint64) []any
 		want bool
@@ -382,8 +384,18 @@ func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
 				if got.Version != test.version || usesCPU(got) != (test.version == 2) {
 					t.Errorf("plan %d is in force, not %d", got.Version, test.version)
 				}
-				if test.version == 3 && uint64(got.Period) != first.PeriodNS {
+				if test.version < 3 {
+					return
+				}
+				if uint64(got.Period) != first.PeriodNS {
 					t.Errorf("without the CPU it takes %v, not %d ns as before", got.Period, first.PeriodNS)
+				}
+				for i, version := range []int{4, 4} { // it was worse still, and no better the second time
+					talk.worker.Say(t, controllertest.Report(uint64(3+i), test.forwards*uint64(2+i), 2*period))
+					synctest.Wait()
+					if got := talk.session.plan; got.Version != version || !usesCPU(got.Plan) {
+						t.Errorf("plan %d is in force, not %d", got.Version, version)
+					}
 				}
 			})
 		})
@@ -391,20 +403,14 @@ func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
 }
 
 func TestAPlanThatTurnsOutSlowerGivesWayToTheOneBefore(t *testing.T) {
-	slower := func(by uint64) *ipc.Measured {
-		measured := controllertest.Measured()
-		for i := range measured.StepComputeNS {
-			measured.StepComputeNS[i] *= by
-		}
-		return measured
-	}
 	for name, test := range map[string]struct {
 		forwards, times uint64 // the first plan's period
 		version         int
 	}{
-		"slower":                      {trial, 3, 3},
-		"slower, in too few forwards": {trial - 1, 3, 2},
+		"slower":                      {trial, 9, 3},
+		"slower, in too few forwards": {trial - 1, 9, 2},
 		"as fast":                     {trial, 2, 2},
+		"slower, as the one before would be by now": {trial, 3, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			converse(t, nil, func(t *testing.T, talk talk) {
@@ -468,9 +474,14 @@ func TestAPlanThatCannotBeMadeLaterLeavesTheOneInForce(t *testing.T) {
 func TestAnotherWayThroughTheModelLeadsToAPlan(t *testing.T) {
 	converse(t, nil, func(t *testing.T, talk talk) {
 		talk.worker.Run(t)
-		talk.worker.Say(t, controllertest.Recorded(), controllertest.Report(1, 3, 5), controllertest.Measured())
+		talk.worker.Say(t, controllertest.Recorded(), controllertest.Report(1, 3, 5), slower(4))
 		if plan := controllertest.Hear[ipc.Plan](t, talk.worker); plan.Version != 2 {
 			t.Errorf("plan %d", plan.Version)
+		}
+		talk.worker.Say(t, controllertest.Report(2, 3+trial, 1e12))
+		synctest.Wait()
+		if got := talk.session.plan.Version; got != 2 {
+			t.Errorf("plan %d is of another recording", got)
 		}
 	})
 }

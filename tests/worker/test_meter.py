@@ -78,6 +78,18 @@ def test_forwards_whose_steps_were_timed_count_where_there_are_no_others() -> No
     assert metered([*timed, (900, 1000)]) == 100
 
 
+def test_so_do_forwards_that_were_watched() -> None:
+    clock = Clock()
+    meter = Meter(clock)  # type: ignore[arg-type]
+    for timed, takes, period in ((False, 70, 70), (True, 100, 85), (True, 100, 100), (True, 100, 100), (True, 90, 90)):
+        clock.now += 1000
+        meter.begin(RECORDING, timed=timed)
+        clock.now += takes
+        meter.end(failed=False)
+        meter.read()
+        assert meter.period_ns() == period
+
+
 @pytest.mark.parametrize("on_cpu", [False, True])
 def test_where_the_cpu_takes_part_step_times_wait_for_a_forward_without_marks(on_cpu: bool) -> None:
     recording = Recording({}, [Border("", True), Border("", False)], [0], [0], [0], [""])

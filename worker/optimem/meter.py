@@ -23,7 +23,8 @@ class Meter:
         self._began: Any = None
         self._marks: deque[_Marks] = deque(maxlen=256)  # of forwards whose times are not read yet
         self._ended: Any = None  # the end of the forward before those
-        self._taken = [_Taken(), _Taken()]  # by forwards as they are, and by those whose steps were timed
+        self._taken = [_Taken(), _Taken()]  # by forwards as they are, and by those that were watched or timed step by step
+        self._slowed = False  # the forward that runs now is one of the latter
         self._timers: deque[StepTimer] = deque()
         self._samples: list[Steps] = []
         self._told = False  # their medians have been asked for
@@ -50,13 +51,14 @@ class Meter:
         """Note that a forward begins; its steps are not `timed` where something else slows the host down."""
         self._began = self._clock.timed_mark()
         self.timer = StepTimer(self._clock, recording.borders) if timed and self.wants_steps else None
+        self._slowed = not timed or self.timer is not None
 
     def end(self, *, failed: bool) -> None:
         """Note that it has ended; one that failed teaches nothing."""
         timer, self.timer = self.timer, None
         if failed:
             return
-        self._marks.append(_Marks(self._began, self._clock.timed_mark(), timed=timer is not None))
+        self._marks.append(_Marks(self._began, self._clock.timed_mark(), self._slowed))
         if timer is not None and timer.followed():
             self._timers.append(timer)
 
@@ -82,8 +84,8 @@ class Meter:
         """Return the median time from the end of one forward to that of the next, 0 before one is known.
 
         Where the device never went from one to the next at once, it is the time from the beginning of a forward to its end,
-        which is shorter: copies for it ran ahead while nothing was asked of the device. Forwards whose steps were timed
-        count where there are no others. As far as `read` has come.
+        which is shorter: copies for it ran ahead while nothing was asked of the device. Forwards that were watched or
+        timed step by step count where there are no others. As far as `read` has come.
         """
         return next((taken.median_ns() for taken in self._taken if taken.known), 0)
 
@@ -93,7 +95,7 @@ class Meter:
             self._read(self._marks.popleft())
 
     def _read(self, marks: _Marks) -> None:
-        taken = self._taken[marks.timed]
+        taken = self._taken[marks.slowed]
         alone = self._clock.elapsed_ns(marks.begin, marks.end)
         taken.alone.append(alone)
         if self._ended is not None and self._clock.elapsed_ns(self._ended, marks.begin) * _PAUSE <= alone:
@@ -105,7 +107,7 @@ class Meter:
 class _Marks:
     begin: Any
     end: Any
-    timed: bool  # step by step
+    slowed: bool  # by being watched or timed step by step
 
 
 @dataclass(frozen=True)
