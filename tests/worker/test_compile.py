@@ -214,7 +214,8 @@ def test_sizes_may_change(card: torch.device, dynamic: bool | None) -> None:
 def test_fullgraph_says_why_it_cannot_be(card: torch.device, order: str) -> None:
     with torch.no_grad():
         model = optimem.page(blocks(), card, vram="50%")
-        model(models.rows())
+        for _ in range(2):  # recorded, and watched, in which torch 2.9 compiles nothing
+            model(models.rows())
         call = ORDERS[order](model, lambda m: m, lambda f: torch.compile(f, backend="eager", fullgraph=True))
         with pytest.raises(Exception, match="a paged model's modules"):
             call(models.rows())
