@@ -59,6 +59,18 @@ def test_the_slab_takes_any_order_without_changing_a_bit(order: list[int]) -> No
     assert {name: (bits(tensor), tensor.stride()) for name, tensor in model.state_dict().items()} == before
 
 
+def test_pages_come_together_with_as_little_moved_as_may_be() -> None:
+    masters = Masters(SyncDevice(CPU), spans := take_stock(models.Stack(4).eval()).spans)
+    a, b, c, d, e, *rest = spans
+    for pages, order in (
+        ([[e, d, *rest], [c], [b], [a]], [a, b, c, e, d, *rest]),  # pages themselves may lie in any order
+        ([[a, b], [c, d, e]], spans),
+        ([[d, b], [a, c]], [a, c, d, b, e, *rest]),
+        ([], spans),
+    ):
+        assert masters.with_neighbours(pages) == list(order)
+
+
 def test_a_page_of_the_slab_must_be_of_neighbours() -> None:
     spans = take_stock(models.Stack().eval()).spans
     masters = Masters(SyncDevice(CPU), spans)

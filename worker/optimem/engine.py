@@ -98,7 +98,9 @@ class Engine:
         """Follow `plan` from now on. `held` are bytes of weights that are on the device already; what the plan keeps there
         is not brought again."""
         self._device.settle()
-        order = [span for page in plan.pages for index in page.units for span in units[index].spans]
+        order = self._masters.with_neighbours(
+            [span for index in page.units for span in units[index].spans] for page in plan.pages
+        )
         self._whole.run(lambda: self._masters.arrange(order))  # cut short, it would leave bytes that nobody could tell apart
         try:
             self._pager = Pager(self._device, self._masters, plan, units, recording, held=held, home=self.home)

@@ -1,6 +1,6 @@
 """The masters: every pageable weight's home, one slab of host memory, page-locked where that can be had.
 
-The slab starts in the order of registration. Where the plan wants other neighbours, the bytes are moved once: within the
+The slab starts in the order of registration. Where pages want other neighbours, as few bytes as may be are moved: within the
 slab, or to another one where somebody else looks into this one, who keeps the old bytes.
 """
 
@@ -53,6 +53,12 @@ class Masters:
         """Yield the spans that follow `span` in the slab."""
         for index in range(self._index[span] + 1, len(self._order)):
             yield self._order[index]
+
+    def with_neighbours(self, pages: Iterable[Sequence[Span]]) -> list[Span]:
+        """Return the order that is nearest to the present one and in which the spans of each page are neighbours: they come
+        to where the first of them lies. Pages have no span in common."""
+        page_of = {span: spans for spans in pages for span in spans}
+        return list(dict.fromkeys(span for old in self._order for span in page_of.get(old, (old,))))
 
     def arrange(self, order: Sequence[Span]) -> None:
         """Bring the spans into `order`, moving only what lies between places where both orders hold the same spans.
