@@ -54,10 +54,14 @@ class Masters:
         for index in range(self._index[span] + 1, len(self._order)):
             yield self._order[index]
 
+    def in_order(self, spans: Iterable[Span]) -> list[Span]:
+        """Return `spans` in the order in which they lie in the slab."""
+        return sorted(spans, key=self._index.__getitem__)
+
     def with_neighbours(self, pages: Iterable[Sequence[Span]]) -> list[Span]:
         """Return the order that is nearest to the present one and in which the spans of each page are neighbours: they come
         to where the first of them lies. Pages have no span in common."""
-        page_of = {span: spans for spans in pages for span in spans}
+        page_of = {span: spans for page in pages for spans in [self.in_order(page)] for span in spans}
         return list(dict.fromkeys(span for old in self._order for span in page_of.get(old, (old,))))
 
     def arrange(self, order: Sequence[Span]) -> None:

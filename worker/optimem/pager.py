@@ -245,7 +245,7 @@ class Pager:
     def _page(self, index: int, units: Sequence[Unit]) -> Page:
         planned = self._plan.pages[index]
         members = [units[unit] for unit in planned.units]
-        spans = tuple(span for unit in members for span in unit.spans)
+        spans = tuple(self._masters.in_order(span for unit in members for span in unit.spans))
         moves = planned.placement in ("resident", "streamed")
         source = self._masters.page(spans) if moves and spans else None
         uses = tuple(use for unit in members for use in unit.uses)
