@@ -397,6 +397,13 @@ func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
 						t.Errorf("plan %d is in force, not %d", got.Version, version)
 					}
 				}
+				less := *both
+				less.FreeBytes = first.BudgetBytes * 3 / 4
+				talk.worker.Say(t, &less) // the CPU takes part again
+				synctest.Wait()
+				if got := talk.session.plan; got.Version != 5 || !usesCPU(got.Plan) {
+					t.Errorf("plan %d for less memory", got.Version)
+				}
 			})
 		})
 	}
@@ -440,6 +447,56 @@ func TestAPlanThatTurnsOutSlowerGivesWayToTheOneBefore(t *testing.T) {
 				talk.worker.Say(t, less)
 				if next := controllertest.Hear[ipc.Plan](t, talk.worker); next.Version != 4 || next.BudgetBytes >= first.BudgetBytes {
 					t.Errorf("plan %d with a budget of %d for less memory", next.Version, next.BudgetBytes)
+				}
+			})
+		})
+	}
+}
+
+func TestStepsThatOneSideHasNeverSeenAreEstimatedThere(t *testing.T) {
+	converse(t, nil, func(t *testing.T, talk talk) {
+		measured := controllertest.Measured()
+		measured.StepCPUNS = slices.Repeat([]uint64{50_000}, controllertest.Units)
+		measured.StepComputeNS[0] = 0
+		talk.worker.Open(t)
+		talk.worker.Say(t, controllertest.Registered())
+		controllertest.Hear[ipc.Plan](t, talk.worker)
+		talk.worker.Say(t, controllertest.Recorded(), measured)
+		controllertest.Hear[ipc.Plan](t, talk.worker)
+		synctest.Wait()
+		if steps := talk.session.plan.basis.Manifest.Steps; steps[0].Compute == 0 {
+			t.Errorf("the first of %+v takes the device no time", steps)
+		}
+	})
+}
+
+func TestAPlanThatNoLongerFitsIsNotGoneBackTo(t *testing.T) {
+	for name, test := range map[string]struct {
+		free    uint64 // in hundredths of what the fastest plan had
+		version int
+	}{
+		"it fits":       {100, 5},
+		"a little less": {98, 4}, // in two steps, each too small to be a change
+	} {
+		t.Run(name, func(t *testing.T) {
+			converse(t, nil, func(t *testing.T, talk talk) {
+				base := talk.worker.Run(t).BudgetBytes * 3 / 4
+				with := func(times, free uint64) *ipc.Measured {
+					measured := slower(times)
+					measured.FreeBytes = base * free / 100
+					return measured
+				}
+				talk.worker.Say(t, with(1, 100))
+				fastest := controllertest.Hear[ipc.Plan](t, talk.worker)
+				period := fastest.PeriodNS
+				talk.worker.Say(t, controllertest.Report(2, 7, 2*period), with(4, (100+test.free)/2))
+				controllertest.Hear[ipc.Plan](t, talk.worker)
+				talk.worker.Say(t, with(5, test.free), controllertest.Report(3, 7+trial, 90*period))
+				controllertest.Hear[ipc.Plan](t, talk.worker)
+				talk.worker.Say(t, controllertest.Report(4, 7+2*trial, 90*period))
+				synctest.Wait()
+				if got := talk.session.plan; got.Version != test.version {
+					t.Errorf("plan %d with a budget of %v is in force, not plan %d", got.Version, got.Budget, test.version)
 				}
 			})
 		})

@@ -502,6 +502,25 @@ def test_a_retry_that_is_recorded_on_the_cpu_has_its_inputs_there(card: torch.de
     assert (len(happened), status(model).state) == (1, "steady")
 
 
+class Backwards(nn.Module):
+    """Runs its layers in the order opposite to that of their registration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.last(self.first(x))
+
+
+def test_weights_of_a_page_may_be_used_in_another_order_than_they_lie_in(card: torch.device) -> None:
+    plain, x = nn.Sequential(*[Backwards() for _ in range(6)]).eval(), models.rows(4, WIDTH)
+    size = sum(parameter.numel() for parameter in plain[0].parameters())
+    model = optimem.page(copy.deepcopy(plain), card, max_layer_size=size, vram="60%")
+    assert forwards(model, x, 6) == forwards(plain, x, 1) * 6
+    assert status(model).pages == 6
+
+
 # Full speed.
 
 
