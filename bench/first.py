@@ -16,8 +16,9 @@ import torch
 import models
 import optimem
 from models import Made
-from optimem import moving
-from optimem.device import Device, open_device
+from optimem.card.device import Device
+from optimem.card.names import open_device
+from optimem.data import moving
 
 MODELS = ("resnet101", "vit_large", "gpt2_medium", "flux_like")
 

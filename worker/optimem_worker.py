@@ -50,7 +50,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(order: argparse.Namespace) -> None:
     import _thread
 
-    from optimem import run, session
+    from optimem.drive import run
+    from optimem.wire import session
 
     run.import_modules(order.modules)
     if order.target.endswith(".py"):
@@ -75,7 +76,8 @@ def _run(order: argparse.Namespace) -> None:
 
 def _fail(error: Exception) -> int:
     """Say what went wrong, to the controller where one listens and on stderr."""
-    from optimem import OptimemError, session
+    from optimem import OptimemError
+    from optimem.wire import session
 
     bad_input = isinstance(error, ValueError) and isinstance(error, OptimemError)
     if bad_input or isinstance(error, OptimemError):

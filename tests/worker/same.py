@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from optimem import moving
+from optimem.data import moving
 
 
 def bits(value: Any) -> list[tuple[Any, ...]]:

@@ -11,9 +11,9 @@ from torch import nn
 
 import models
 import optimem
-from optimem.device import open_device
-from optimem.masters import Masters
-from optimem.units import take_stock
+from optimem.card.names import open_device
+from optimem.model.units import take_stock
+from optimem.residency.masters import Masters
 from same import bits
 
 ALL = pytest.mark.parametrize("attach", [optimem.page, optimem.chunk, optimem.fit])

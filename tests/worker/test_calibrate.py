@@ -8,8 +8,9 @@ from torch import nn
 
 import optimem
 import simgpu
-from optimem.calibrate import measure_link
-from optimem.device import AsyncDevice, open_device
+from optimem.card.device import AsyncDevice
+from optimem.card.names import open_device
+from optimem.learning.calibrate import measure_link
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +42,14 @@ def test_small_weights_of_the_first_forward_come_together(card: torch.device, mo
     marks: list[int] = []
     real = AsyncDevice.timed_mark
     monkeypatch.setattr(AsyncDevice, "timed_mark", lambda self: marks.append(1) or real(self))
-    monkeypatch.setattr(optimem.times, "measure_link", lambda *a: optimem.calibrate.Link(1, 10**9))  # type: ignore[attr-defined]
+    monkeypatch.setattr(optimem.learning.times, "measure_link", lambda *a: optimem.learning.calibrate.Link(1, 10**9))  # type: ignore[attr-defined]
     layers = 64
     plain = nn.Sequential(*[nn.Linear(128, 128) for _ in range(layers)]).eval()
     x = torch.randn(2, 128, device=card)
     model = optimem.page(plain, card, vram="60%")
     simgpu.reset_counters()
     fetched: list[int] = []
-    adopted = optimem.attachment.Attachment._learn  # type: ignore[attr-defined]
+    adopted = optimem.life.attachment.Attachment._learn  # type: ignore[attr-defined]
 
     def learn(self: object, recorder: object) -> None:
         fetched.append(simgpu.counters()["h2d_copies"])
@@ -56,7 +57,7 @@ def test_small_weights_of_the_first_forward_come_together(card: torch.device, mo
         adopted(self, recorder)
 
     marks_of_the_forward: list[int] = []
-    monkeypatch.setattr(optimem.attachment.Attachment, "_learn", learn)  # type: ignore[attr-defined]
+    monkeypatch.setattr(optimem.life.attachment.Attachment, "_learn", learn)  # type: ignore[attr-defined]
     with torch.no_grad():
         model(x)
     assert fetched[0] <= layers // 4  # of 128 weights

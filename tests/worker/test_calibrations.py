@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 import optimem
-from optimem import calibrations
-from optimem.calibrate import Link
-from optimem.calibrations import KeptSteps, kept_link, model_key, recall, remember
-from optimem.device import Device, open_device
-from optimem.protocol import Manifest, Wish
+from optimem.card.device import Device
+from optimem.card.names import open_device
+from optimem.learning import calibrations
+from optimem.learning.calibrate import Link
+from optimem.learning.calibrations import KeptSteps, kept_link, model_key, recall, remember
+from optimem.wire.protocol import Manifest, Wish
 
 LINK = Link(10_000, 25_000_000_000)
 ROOM = 64 << 20
@@ -57,8 +58,8 @@ def test_the_second_model_on_a_card_does_not_measure_its_link(
     card: torch.device, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[int] = []
-    real = optimem.times.measure_link  # type: ignore[attr-defined]
-    monkeypatch.setattr(optimem.times, "measure_link", lambda *a: measured.append(1) or real(*a))  # type: ignore[attr-defined]
+    real = optimem.learning.times.measure_link  # type: ignore[attr-defined]
+    monkeypatch.setattr(optimem.learning.times, "measure_link", lambda *a: measured.append(1) or real(*a))  # type: ignore[attr-defined]
     for _ in range(2):
         model = optimem.page(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)).eval(), card)
         model(torch.ones(1, 64))

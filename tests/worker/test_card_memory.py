@@ -14,7 +14,7 @@ from torch import nn
 import models
 import optimem
 import simgpu
-from optimem.device import open_device
+from optimem.card.names import open_device
 from same import bits
 
 

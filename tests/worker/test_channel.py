@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from optimem import channel
-from optimem.protocol import Bye, ProtocolError, Stop, encode
+from optimem.wire import channel
+from optimem.wire.protocol import Bye, ProtocolError, Stop, encode
 
 
 @pytest.fixture

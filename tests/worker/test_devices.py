@@ -13,9 +13,9 @@ import torch
 
 import models
 import optimem
-from optimem import device as devices
+from optimem.card import device as devices
+from optimem.card.hostmemory import HostMemory
 from optimem.errors import BadInput
-from optimem.hostmemory import HostMemory
 from same import bits
 
 
@@ -126,7 +126,7 @@ def test_the_environment_chooses_the_device(card: torch.device, monkeypatch: pyt
 
 
 def test_the_simulated_card_plays_the_model_that_is_asked_for() -> None:
-    code = "from optimem.device import open_device; print(open_device('sim:rtx4090').name(), open_device('sim').name())"
+    code = "from optimem.card.names import open_device; print(open_device('sim:rtx4090').name(), open_device('sim').name())"
     # In a process of its own: a card is changed only while nothing is on it.
     done = subprocess.run(
         [sys.executable, "-c", code],

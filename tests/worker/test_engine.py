@@ -26,8 +26,8 @@ import models
 import optimem
 import simgpu
 from effort import examples
-from optimem.attachment import Attachment
-from optimem.protocol import Measured
+from optimem.life.attachment import Attachment
+from optimem.wire.protocol import Measured
 from paged import attach_at_smallest
 from same import bits, found
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import models
 import optimem
-from optimem.units import storage_pointer, take_stock
+from optimem.model.units import storage_pointer, take_stock
 from same import bits, found, values
 
 CPU = torch.device("cpu")

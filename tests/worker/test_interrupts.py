@@ -104,7 +104,17 @@ class Interrupt:
         return self._line
 
 
-FILES = ("attachment.py", "engine.py", "gate.py", "hooks.py", "masters.py", "meter.py", "pager.py", "ring.py", "sides.py")
+FILES = (
+    "life/attachment.py",
+    "residency/engine.py",
+    "seams/gate.py",
+    "seams/hooks.py",
+    "residency/masters.py",
+    "learning/meter.py",
+    "residency/pager.py",
+    "residency/ring.py",
+    "residency/sides.py",
+)
 
 
 @pytest.mark.trap(4)
@@ -131,7 +141,7 @@ def test_ctrl_c_in_our_own_code_leaves_a_working_model(card: torch.device, attac
 
 
 @pytest.mark.trap(4)
-@pytest.mark.parametrize("file", ["attachment.py", "engine.py", "fixed.py", "gate.py", "hooks.py", "masters.py", "pager.py"])
+@pytest.mark.parametrize("file", [*FILES, "residency/fixed.py"])
 @pytest.mark.parametrize("count", [1, 3, 9, 27])
 def test_detaching_that_was_cut_short_is_done_by_detaching_again(card: torch.device, file: str, count: int) -> None:
     plain, x = stack(8), models.rows()
@@ -224,7 +234,7 @@ def test_detaching_in_a_thread_for_which_the_forward_waits_is_refused(
                 pool.submit(optimem.detach, self).result()
             return super().forward(x)
 
-    monkeypatch.setattr("optimem.gate._DETACH_LOOKS", 2)
+    monkeypatch.setattr("optimem.seams.gate._DETACH_LOOKS", 2)
     plain, x = Detaches().eval(), models.rows()
     model = optimem.page(copy.deepcopy(plain), card, vram="60%")
     with torch.no_grad():

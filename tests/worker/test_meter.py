@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from optimem.calibrate import Steps, StepTimer
-from optimem.meter import TIMED_FORWARDS, Meter
-from optimem.recorder import Border, Recording
+from optimem.learning.calibrate import Steps, StepTimer
+from optimem.learning.meter import TIMED_FORWARDS, Meter
+from optimem.model.recording import Border, Recording
 
 
 class Clock:

@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 import models
 import optimem
-from optimem import moving
-from optimem.lending import Loan
+from optimem.data import moving
+from optimem.data.lending import Loan
 from same import bits
 
 CPU = torch.device("cpu")

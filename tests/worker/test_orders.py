@@ -15,8 +15,8 @@ from torch import nn
 import models
 import optimem
 import simgpu
-from optimem.device import AsyncDevice
-from optimem.hooks import _LoadHook
+from optimem.card.device import AsyncDevice
+from optimem.seams.hooks import _LoadHook
 from same import bits
 
 

@@ -21,7 +21,7 @@ from torch import nn
 import models
 import optimem
 import oracle
-from optimem import planner
+from optimem.forecast import respond as planner
 from same import bits
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import oracle
-from optimem import BadInput, planner
+from optimem import BadInput
+from optimem.forecast import respond as planner
 from oracle import Case
 
 MEAN_GAP, MOST_GAP = 0.001, 0.05  # to the best of all choices of residents with an arena that is a queue of bytes

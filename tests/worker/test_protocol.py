@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimem import protocol
-from optimem.protocol import ProtocolError, decode, encode
+from optimem.wire import protocol
+from optimem.wire.protocol import ProtocolError, decode, encode
 
 GOLDEN = Path(__file__).resolve().parents[2] / "ipc" / "testdata" / "golden"
 VECTORS = sorted(path.stem for path in GOLDEN.glob("*.hex"))

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimem.protocol import Copy
-from optimem.ring import Ring, Turn
+from optimem.residency.ring import Ring, Turn
+from optimem.wire.protocol import Copy
 
 
 def lay_out(sizes: list[int], arena: int, laps: int) -> list[Copy]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import models
 import optimem
 import simgpu
-from optimem.sides import Sides
+from optimem.residency.sides import Sides
 from same import bits
 
 CPU = torch.device("cpu")

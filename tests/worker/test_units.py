@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import models
-from optimem.device import SyncDevice
-from optimem.masters import Masters
-from optimem.units import Reading, aligned, by_owner, by_reading, take_stock
+from optimem.card.device import SyncDevice
+from optimem.model.units import Reading, aligned, by_owner, by_reading, take_stock
+from optimem.residency.masters import Masters
 from same import bits
 
 CPU = torch.device("cpu")

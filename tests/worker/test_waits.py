@@ -13,7 +13,7 @@ from torch import nn
 
 import optimem
 import simgpu
-from optimem.device import open_device
+from optimem.card.names import open_device
 from same import bits
 
 

@@ -19,16 +19,19 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from . import describe, forecast, protocol
-from .attachment import Attachment, Habits
-from .device import Device, open_device
+from .card.device import Device
+from .card.names import open_device
 from .errors import BadInput, ControllerError, OptimemError
-from .forecast import Plan
-from .hooks import is_tied
-from .protocol import Wish
-from .rehearsal import rehearse
-from .status import Status
-from .units import by_owner, take_stock
+from .forecast import question as forecast
+from .forecast.question import Plan
+from .forecast.rehearsal import rehearse
+from .learning import describe
+from .life.attachment import Attachment, Habits
+from .life.status import Status
+from .model.units import by_owner, take_stock
+from .seams.hooks import is_tied
+from .wire import protocol
+from .wire.protocol import Wish
 
 __all__ = [
     "BadInput",

@@ -1,0 +1,92 @@
+"""Which device a name means, and how it is opened. Errors say which devices there are."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+
+import torch
+
+from ..errors import BadInput
+from .device import AsyncDevice, Device, SyncDevice, first_line, has_streams, module_of
+
+# Device types whose support lives in a package of its own, imported when the type is first named.
+PACKAGES = {"simgpu": "simgpu", "xla": "torch_xla", "npu": "torch_npu", "hpu": "habana_frameworks.torch"}
+ALIASES = {"sim": "simgpu", "gpu": "cuda"}
+# What `device=None` falls back to on a machine without an accelerator.
+FALLBACK = "simgpu"
+
+
+def resolve(device: torch.device | str | None) -> torch.device:
+    """Return the torch device that `device` names.
+
+    None and "auto" mean $OPTIMEM_DEVICE, else the machine's accelerator, else the simulated card; "sim:rtx4090" is the
+    simulated card as that model. Raises BadInput where there is no such device.
+    """
+    spec = str(device) if device is not None else os.environ.get("OPTIMEM_DEVICE") or "auto"
+    if spec == "auto":
+        return _accelerator()
+    kind, _, index = spec.partition(":")
+    kind = ALIASES.get(kind, kind)
+    _import_package(kind, spec)
+    if index and not index.isdecimal():
+        index = _play(kind, index, spec)
+    try:
+        found = torch.device(f"{kind}:{index}" if index else kind)
+        if found.type == "meta":
+            raise BadInput("device meta holds no numbers; choose a device that computes")
+        torch.empty(1, device=found)
+    except BadInput:
+        raise
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        raise BadInput(f"no such device: {spec} ({first_line(error)}); {_what_there_is()}") from error
+    return found
+
+
+def open_device(device: torch.device | str | None) -> Device:
+    """Return the device that `device` names, with as much as it can do. Raises BadInput."""
+    found = resolve(device)
+    return AsyncDevice(found) if has_streams(found) else SyncDevice(found)
+
+
+def _accelerator() -> torch.device:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is not None:
+        return found
+    if importlib.util.find_spec(PACKAGES[FALLBACK]) is None:
+        raise BadInput(
+            "no accelerator found and the simulated card is not installed; "
+            "pass device='cpu' to run without paging, or install the package simgpu"
+        )
+    return resolve(FALLBACK)
+
+
+def _import_package(kind: str, spec: str) -> None:
+    package = PACKAGES.get(kind)
+    if package is None:
+        return
+    try:
+        importlib.import_module(package)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        raise BadInput(
+            f"no such device: {spec} needs the package {package}, which cannot be imported ({first_line(error)})"
+        ) from error
+
+
+def _play(kind: str, model: str, spec: str) -> str:
+    """Make a card that can be several models that one; return its index."""
+    try:
+        use_profile = getattr(module_of(torch.device(kind)), "use_profile", None)
+        if use_profile is None:
+            raise BadInput(f"no such device: {spec} ({kind} has no models to choose from); {_what_there_is()}")
+        use_profile(model)
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(f"no such device: {spec} ({first_line(error)}); {_what_there_is()}") from error
+    return ""
+
+
+def _what_there_is() -> str:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    have = f"torch sees {found.type}" if found is not None else "torch sees no accelerator here"
+    return f"{have}; choose one with device=... or --device (sim is the simulated card)"

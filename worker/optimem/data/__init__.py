@@ -1,0 +1,1 @@
+"""Tensors in containers: which there are, how they change sides, what an operation writes to. Knows no models."""

@@ -1,0 +1,1 @@
+"""What a plan would give, without following it: `optimem.plan`."""

@@ -1,0 +1,103 @@
+"""Where a forward runs while it is recorded: on the device with weights fetched on touch, or, in chunk mode, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import torch
+
+from ..card.device import Device, HostClock
+from ..model.units import Span
+from ..residency.masters import Masters
+from ..residency.sides import CPU
+from ..residency.touch import Touched
+from .recorder import Recorder
+
+Known = dict[Span, dict[str, None]]
+
+
+class Learner(Protocol):
+    """A place to record at. `clock` times what runs there, `home` is where its data lies."""
+
+    home: torch.device
+    clock: Device
+    touched: Touched
+    peak: int  # most device bytes that were seen, less what was in use before attaching
+
+    def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
+        """Return a recorder for the next outermost call, which may hold `budget` bytes of weights on the device, and gives
+        up those in `retain` last."""
+        ...
+
+    def end_step(self, recorder: Recorder) -> None:
+        """Note what the step that ends at the coming border has used."""
+        ...
+
+    def left_behind(self) -> int:
+        """Return the device bytes beside weights that the recorded forward has left: its result, caches, whatever a module
+        keeps. They are in use while the next one runs."""
+        ...
+
+
+class OnDevice:
+    """Records on the device."""
+
+    def __init__(self, device: Device, masters: Masters, baseline: int) -> None:
+        self.home = device.torch
+        self.clock = device
+        self.touched = Touched(device, masters)
+        self.peak = 0
+        self._masters = masters
+        self._baseline = baseline
+        self._at_start = 0  # device bytes that are not weights
+
+    def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
+        def bring(span: Span) -> None:
+            self.end_step(recorder)
+            running, reads = set(recorder.stack), recorder.reads
+            self.touched.make_room(span, budget, lambda old: not running.isdisjoint(reads.get(old, ())))
+            self.touched.fetch(span, min(budget - self.touched.nbytes, budget // 8))
+            self.clock.reset_peak()
+
+        recorder = Recorder(self.clock, self._lookup, bring, known, lambda span: span not in self.touched)
+        self.touched.retain = retain
+        self._at_start = self._not_weights()
+        self.clock.reset_peak()
+        return recorder
+
+    def end_step(self, recorder: Recorder) -> None:
+        peak = self.clock.peak() - self._baseline
+        self.peak = max(self.peak, peak)
+        recorder.size_of_step(max(0, peak - self.touched.nbytes))
+        self.clock.reset_peak()
+
+    def left_behind(self) -> int:
+        return max(0, self._not_weights() - self._at_start)
+
+    def _not_weights(self) -> int:
+        return self.clock.allocated() - self.touched.nbytes
+
+    def _lookup(self, tensor: torch.Tensor) -> Span | None:
+        return self._masters.span_of(tensor) or self.touched.span_of(tensor)
+
+
+class OnCpu:
+    """Records on the CPU, by the host's time."""
+
+    def __init__(self, device: Device, masters: Masters, fixed_bytes: int) -> None:
+        self.home = CPU
+        self.clock: Device = HostClock(device)
+        self.touched = Touched(device, masters)
+        self.peak = 0
+        self._masters = masters
+        self._fixed_bytes = fixed_bytes
+
+    def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
+        return Recorder(self.clock, self._masters.span_of, lambda span: None, known, lambda span: False)
+
+    def end_step(self, recorder: Recorder) -> None:
+        recorder.size_of_step(recorder.live.take_peak() + self._fixed_bytes)
+
+    def left_behind(self) -> int:
+        return 0

@@ -1,0 +1,227 @@
+"""The recorded forward: who reads which weight, in which order, and how long the steps between take.
+
+Note: readers, borders, steps. A *reader* is the module that is innermost on the call stack when an operation takes a weight
+as an argument. Hooks on every module keep the stack, a watch sees the operations. Only entries and exits of readers (and of
+the outermost call) are *borders*; what runs between two is a *step*. A span's *use* reaches from the border at which the
+first of its readers enters to the one at which the last leaves. A view of a weight that is read when none of the weight's
+readers is on the stack makes all uses of the weight one: its bytes must stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..card.device import Device
+from ..data import moving
+from ..model.recording import Border, Recording
+from ..model.units import Reading, Span
+from ..seams.watch import Watch
+from .live import LiveBytes
+
+
+@dataclass
+class _Segment:
+    """A stretch of time that counts for the border before it; fetches lie between segments."""
+
+    border: int
+    start: Any
+    end: Any = None
+
+
+@dataclass
+class _Log:
+    borders: list[Border] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)  # per border, bytes in use in the step that begins there
+    crossings: list[int] = field(default_factory=list)  # per border, bytes of tensors that pass it
+    segments: list[_Segment] = field(default_factory=list)
+    reads: dict[Span, dict[str, None]] = field(default_factory=dict)
+    carried: set[Span] = field(default_factory=set)
+
+
+class Recorder:
+    """Records one outermost call. `lookup` tells whose weight a tensor is, `bring` makes it usable before it is read
+    where it is `missing`."""
+
+    def __init__(
+        self,
+        clock: Device,
+        lookup: Callable[[torch.Tensor], Span | None],
+        bring: Callable[[Span], None],
+        known: dict[Span, dict[str, None]],
+        missing: Callable[[Span], bool],
+    ) -> None:
+        self._clock = clock
+        self._missing = missing
+        self._mark: Any = None  # the latest one
+        self._ran = True  # since that mark
+        self._lookup = lookup
+        self._bring = bring
+        self._log = _Log(reads={span: dict(readers) for span, readers in known.items()})
+        self._seen: set[Span] = set()
+        self._stack: list[str] = []
+        self.live = LiveBytes()
+        self._watch = Watch(self._saw, self._made)
+
+    @property
+    def stack(self) -> list[str]:
+        """Dotted paths of the modules that run now, the innermost last."""
+        return self._stack
+
+    @property
+    def reads(self) -> dict[Span, dict[str, None]]:
+        """Readers of every span so far, those of earlier recordings included."""
+        return self._log.reads
+
+    def start(self) -> None:
+        """Begin to watch operations."""
+        self._watch.start()
+
+    def stop(self) -> None:
+        """Cease to watch, whatever has happened."""
+        self._watch.stop()
+
+    def enter(self, path: str, own: list[Span], passing: Any) -> None:
+        """Note that module `path` begins, called with `passing`; bring its `own` weights."""
+        if not self._stack:
+            self.live.note(list(moving.tensors(passing)))
+        self._border(path, passing, entry=True)
+        self._stack.append(path)
+        for span in own:
+            self._fetch(span)
+
+    def leave(self, path: str, passing: Any) -> None:
+        """Note that module `path` has ended and returned `passing`."""
+        self._hand_on(passing)
+        if path in self._stack:
+            del self._stack[len(self._stack) - 1 - self._stack[::-1].index(path) :]
+        self._border(path, passing, entry=False)
+
+    def _hand_on(self, output: Any) -> None:
+        """Hold weights that a result looks into, and that may be returned without being read, to the end of the call."""
+        for tensor in moving.tensors(output):
+            span = self._lookup(tensor)
+            if span is not None and self._stack:
+                self._log.reads.setdefault(span, {}).setdefault(self._stack[0])
+
+    def size_of_step(self, nbytes: int) -> None:
+        """Say that the step which began at the latest border has `nbytes` in use beside weights."""
+        if self._log.sizes:
+            self._log.sizes[-1] = max(self._log.sizes[-1], nbytes)
+
+    def result(self, left_behind: int = 0) -> Recording:
+        """Return what was learnt. The clock's marks must have passed. `left_behind` are bytes that the next forward finds
+        in use."""
+        keep = self._kept()
+        step_of = _count(keep)
+        borders = [border for border, kept in zip(self._log.borders, keep, strict=True) if kept]
+        ns = [0] * (len(borders) - 1)
+        sizes = [0] * (len(borders) - 1)
+        for segment in self._log.segments:
+            step = step_of[segment.border]
+            if segment.end is not None and segment.end is not segment.start and 0 <= step < len(ns):
+                ns[step] += self._clock.elapsed_ns(segment.start, segment.end)
+        for index, nbytes in enumerate(self._log.sizes):
+            step = min(step_of[index], len(sizes) - 1)  # what comes after the last border counts for the last step
+            if step >= 0:
+                sizes[step] = max(sizes[step], nbytes + left_behind)
+        crossings = [nbytes for nbytes, kept in zip(self._log.crossings, keep, strict=True) if kept][:-1]
+        called = [border.path for border in self._log.borders if border.entry]
+        return Recording(self._readings(borders), borders, ns, sizes, crossings, called)
+
+    def _saw(self, tensor: torch.Tensor) -> None:
+        """Note that the innermost module reads `tensor`."""
+        span = self._lookup(tensor)
+        if span is None or not self._stack:
+            return
+        direct = isinstance(tensor, nn.Parameter)
+        readers = self._log.reads.setdefault(span, {})
+        if not direct and span in self._seen and not any(path in readers for path in self._stack):
+            self._log.carried.add(span)
+        if direct or not any(path in readers for path in self._stack):
+            readers.setdefault(self._stack[-1])
+        self._seen.add(span)
+        if direct:
+            self._fetch(span)
+
+    def _kept(self) -> list[bool]:
+        readers = {path for paths in self._log.reads.values() for path in paths}
+        last = len(self._log.borders) - 1
+        return [index in (0, last) or border.path in readers for index, border in enumerate(self._log.borders)]
+
+    def _readings(self, borders: list[Border]) -> dict[Span, Reading]:
+        uses = _uses(borders, {span: set(paths) for span, paths in self._log.reads.items()})
+        found = {}
+        for span, paths in self._log.reads.items():
+            held = uses[span]
+            if span in self._log.carried and held:
+                held = [(held[0][0], held[-1][1])]
+            found[span] = Reading(tuple(paths), tuple(held))
+        return found
+
+    def _border(self, path: str, passing: Any, *, entry: bool) -> None:
+        mark = self._mark_now()
+        if self._log.segments:
+            self._log.segments[-1].end = mark
+        self._log.borders.append(Border(path, entry))
+        self._log.sizes.append(0)
+        self._log.crossings.append(sum(tensor.numel() * tensor.element_size() for tensor in moving.tensors(passing)))
+        self._log.segments.append(_Segment(len(self._log.borders) - 1, mark))
+
+    def _made(self, output: Any) -> None:
+        """Note that something has run: the next mark is another one."""
+        self._ran = True
+        self.live.note(output)
+
+    def _mark_now(self) -> Any:
+        """Return a mark that has passed once all is done that ran so far; the latest one where nothing has run since."""
+        if self._ran:
+            self._mark, self._ran = self._clock.timed_mark(), False
+        return self._mark
+
+    def _fetch(self, span: Span) -> None:
+        if self._missing(span):
+            with self._watch.aside(), self._uncounted():
+                self._bring(span)
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        """Keep a fetch out of the step's time."""
+        segment = self._log.segments[-1]
+        segment.end = self._mark_now()
+        yield
+        self._ran = True
+        self._log.segments.append(_Segment(segment.border, self._mark_now()))
+
+
+def _count(keep: list[bool]) -> list[int]:
+    """Return, per border, the step that it begins or lies in."""
+    steps, step = [], -1
+    for kept in keep:
+        step += kept
+        steps.append(step)
+    return steps
+
+
+def _uses(borders: list[Border], readers: dict[Span, set[str]]) -> dict[Span, list[tuple[int, int]]]:
+    """Count readers in and out; a use lasts while any is inside."""
+    read_by: dict[str, list[Span]] = {}
+    for span, paths in readers.items():
+        for path in paths:
+            read_by.setdefault(path, []).append(span)
+    inside = dict.fromkeys(readers, 0)
+    began = dict.fromkeys(readers, 0)
+    uses: dict[Span, list[tuple[int, int]]] = {span: [] for span in readers}
+    for index, border in enumerate(borders):
+        for span in read_by.get(border.path, ()):
+            inside[span] += 1 if border.entry else -1
+            if border.entry and inside[span] == 1:
+                began[span] = index
+            if not border.entry and inside[span] == 0:
+                uses[span].append((began[span], index - 1))
+    return uses

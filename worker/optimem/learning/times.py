@@ -1,0 +1,79 @@
+"""What is known of a model's times: of the way to the device, and of each step on either side; measured, kept from earlier
+runs, and corrected by forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..card.device import Device
+from ..data import moving
+from ..model.recording import Recording
+from ..wire.protocol import Manifest, Measured
+from . import calibrations, describe
+from .calibrate import Link, Steps, measure_crossings, measure_link
+
+
+class Times:
+    """Times in ns, rates in bytes per second; empty lists and 0 where nothing is known. `mode` is that of the plans."""
+
+    def __init__(self, device: Device, mode: str) -> None:
+        self._device = device
+        self._mode = mode
+        self._link = self._crossing = Link(0, 0)
+        self._compute_ns: list[int] = []
+        self._cpu_ns: list[int] = []
+        self._inputs: list[torch.Tensor] = []  # of the recorded call, as shapes
+        self._key = ""  # under which step times are kept between runs, empty where they are not
+
+    def measure_link(self, slab: torch.Tensor, room: int) -> None:
+        """Measure, once, the way to the device while it is idle, with what of `slab` fits into `room` bytes there."""
+        if self._link.bytes_per_second:
+            return
+        most = min(room, self._device.memory()[0] // 2)  # memory may come in pieces
+        spend = min(most, slab.numel())
+        if self._mode != "page":
+            self._crossing = calibrations.kept_link(
+                self._device, "crossings", spend, lambda: measure_crossings(self._device, most)
+            )
+        if self._mode == "chunk":
+            self._link = self._crossing
+            return
+        memory = "pinned" if spend and slab.is_pinned() else "pageable"
+        self._link = calibrations.kept_link(self._device, memory, spend, lambda: measure_link(self._device, slab, spend))
+
+    def expect(self, inputs: Any) -> None:
+        """Note what the call that will be recorded is called with."""
+        self._inputs = [torch.empty_like(tensor, device="meta") for tensor in moving.tensors(inputs)]
+
+    def learn(self, recording: Recording, manifest: Manifest, *, on_cpu: bool) -> None:
+        """Take the times of a recorded forward, or where an earlier run has kept better ones of the same, those."""
+        self._compute_ns, self._cpu_ns = ([], recording.step_ns) if on_cpu else (recording.step_ns, [])
+        if self._mode != "page":
+            return
+        self._key = calibrations.model_key(manifest, self._inputs)
+        known = calibrations.recall(self._device, self._key, recording.steps)
+        if known is not None:
+            self._compute_ns = known.compute_ns
+            recording.step_bytes[:] = map(max, recording.step_bytes, known.activations)
+
+    def learn_cpu(self, steps: Steps) -> None:
+        """Take the times of a forward that ran on the CPU."""
+        self._cpu_ns = steps.ns
+
+    def correct(self, steps: Steps, recording: Recording) -> None:
+        """Take in what steps took on the side on which they ran, and keep it for later runs."""
+        self._compute_ns = self._compute_ns or [0] * len(steps.ns)
+        self._cpu_ns = self._cpu_ns or [0] * len(steps.ns) if any(steps.on_cpu) else self._cpu_ns
+        for index, (ns, on_cpu) in enumerate(zip(steps.ns, steps.on_cpu, strict=True)):
+            (self._cpu_ns if on_cpu else self._compute_ns)[index] = ns
+        if self._key:
+            calibrations.remember(self._device, self._key, calibrations.KeptSteps(self._compute_ns, recording.step_bytes))
+
+    def message(self, recording: Recording, free: int, held: Sequence[int]) -> Measured:
+        """Say it to the controller, beside the device bytes that are `free` and the units that are `held` on the device."""
+        return describe.measured(
+            recording, self._compute_ns, self._cpu_ns, link=self._link, crossing=self._crossing, free=free, held=held
+        )

@@ -1,0 +1,1 @@
+"""When things happen to one model, from attach to detach."""

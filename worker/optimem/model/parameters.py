@@ -1,0 +1,85 @@
+"""The parameters as callers may touch them between forwards: where they look, how often they were written to, and whether
+they require grad."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ..errors import BadInput
+from .units import Weight
+
+
+class Parameters:
+    """All pageable parameters of a model. Looks at each cost some 0.1 us, so they are few: one look per call."""
+
+    def __init__(self, weights: Sequence[Weight]) -> None:
+        self._names = [weight.name for weight in weights]
+        self._parameters = [weight.parameter for weight in weights]
+        self._dtypes = [weight.dtype for weight in weights]
+        # What was made in inference mode does not count its writes.
+        self._counted = [parameter for parameter in self._parameters if not parameter.is_inference()]
+        self._frozen: list[nn.Parameter] = []
+        self._places: list[int] = []
+        self._writes = 0
+        self.note()
+
+    def note(self) -> None:
+        """Take the parameters as they are now for what they should be."""
+        self._places, self._writes = self._where(), self._count()
+
+    def refuse_moved(self) -> None:
+        """Raise BadInput where one looks elsewhere than noted."""
+        places = self._where()
+        if places != self._places:
+            pairs = zip(self._names, places, self._places, strict=True)
+            name = next(name for name, now, before in pairs if now != before)
+            raise BadInput(_moved(name))
+
+    def refuse_recast(self) -> None:
+        """Raise BadInput where one is of another type than when the model was attached, wherever it looks."""
+        for name, parameter, dtype in zip(self._names, self._parameters, self._dtypes, strict=True):
+            if parameter.dtype != dtype:
+                raise BadInput(_moved(name))
+
+    def take_writes(self) -> bool:
+        """Tell whether any was written to since that was noted, and note it."""
+        before, self._writes = self._writes, self._count()
+        return self._writes != before
+
+    def refuse_written(self) -> None:
+        """Raise BadInput where a forward has written to one: its bytes on the device are given up, and what it wrote with
+        them."""
+        if self._count() != self._writes:
+            raise BadInput(
+                "the model has written to its own weights while it ran, which paging would lose; "
+                "make what changes a buffer, or call optimem.detach(model)"
+            )
+
+    def freeze(self) -> None:
+        """Keep a forward that forgot no_grad from building a graph. Not done where grad is off: torch's matmul chooses its
+        way, and so the last bits, by whether a weight requires grad."""
+        self._frozen = [parameter for parameter in self._parameters if parameter.requires_grad]
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+
+    def thaw(self) -> None:
+        """Undo `freeze`. Idempotent."""
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._frozen = []
+
+    def _where(self) -> list[int]:
+        return list(map(torch.Tensor.data_ptr, self._parameters))
+
+    def _count(self) -> int:
+        return sum([parameter._version for parameter in self._counted])
+
+
+def _moved(name: str) -> str:
+    return (
+        f"parameter {name} was moved or replaced while paged (.to(), .half(), .data = ...); "
+        "call optimem.detach(model) before such a change and attach again after it"
+    )

@@ -1,0 +1,32 @@
+"""What one recorded forward says of a model: its borders, its steps, and who reads which weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .units import Reading, Span
+
+
+@dataclass(frozen=True)
+class Border:
+    """An entry or exit of `path`."""
+
+    path: str
+    entry: bool
+
+
+@dataclass
+class Recording:
+    """What one forward taught. Steps are numbered from the outermost entry; times are nanoseconds, sizes bytes."""
+
+    readings: dict[Span, Reading]
+    borders: list[Border]
+    step_ns: list[int]
+    step_bytes: list[int]  # device bytes that are not weights
+    step_crossings: list[int]  # bytes of tensors that pass the border at which a step begins
+    called: list[str]  # paths of all module calls
+
+    @property
+    def steps(self) -> int:
+        """Number of steps, one less than borders."""
+        return len(self.borders) - 1

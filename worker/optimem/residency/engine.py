@@ -1,0 +1,239 @@
+"""What happens to a model's weights and data at the borders of a forward under a plan. `attachment` decides when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..card.device import Device
+from ..model.recording import Recording
+from ..model.units import Inventory, Span, Unit
+from ..seams.compiled import forget_graphs
+from ..seams.whole import Whole
+from ..wire.protocol import Plan
+from . import fixed
+from .masters import Masters
+from .pager import Pager
+from .pieces import Held
+from .sides import CPU, Sides
+
+
+class Engine:
+    """A pager for the weights, sides for the data, and all that is neither: buffers, and parameters of classes of their own.
+
+    `home` is where forwards start, and end where nothing else is wished.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        masters: Masters,
+        model: nn.Module,
+        inventory: Inventory,
+        *,
+        home: torch.device,
+        output: torch.device | None,
+    ) -> None:
+        self.home = home
+        self._output = output
+        self._device = device
+        self._masters = masters
+        self._model = model
+        self._pageable = {id(weight.parameter) for span in inventory.spans for weight in span.weights}
+        self._together = fixed.together(inventory)
+        self._pager: Pager | None = None
+        self._sides = Sides({}, home)
+        self._whole = Whole()
+        self._weighed = False  # a forward ran on the CPU, and may have left data there
+        self._before = (0, 0)
+        self.place_fixed()
+
+    @property
+    def moved(self) -> int:
+        """Weight bytes brought to the device so far."""
+        return self._before[0] + (self._pager.bytes_moved if self._pager else 0)
+
+    @property
+    def misses(self) -> int:
+        """Pages fetched on touch so far."""
+        return self._before[1] + (self._pager.misses if self._pager else 0)
+
+    @property
+    def both_sides(self) -> bool:
+        """True where the plan has modules compute on the CPU and on the device."""
+        return self._sides.both
+
+    @property
+    def output(self) -> torch.device | None:
+        """Where results are to go; None where they are to stay where they come about, as all computes on the device."""
+        return self._output or (self.home if self.home == CPU or self.both_sides else None)
+
+    @property
+    def follows(self) -> bool:
+        """True while a plan is followed."""
+        return self._pager is not None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Device bytes that weights take now."""
+        return self._pager.weight_bytes if self._pager else 0
+
+    def is_looked_into(self) -> bool:
+        """Tell, between forwards, whether somebody keeps a view of a weight whose bytes on the device change under it."""
+        return self._pager is not None and self._pager.is_looked_into()
+
+    def spoil(self) -> None:
+        """Make such a view look at NaN. Nothing may follow but `close`."""
+        if self._pager:
+            self._pager.spoil()
+
+    def held(self) -> set[Span]:
+        """Return the weights that stay on the device."""
+        return self._pager.residents() if self._pager else set()
+
+    def follow(self, plan: Plan, units: Sequence[Unit], recording: Recording, held: Held) -> None:
+        """Follow `plan` from now on. `held` are bytes of weights that are on the device already; what the plan keeps there
+        is not brought again."""
+        self._device.settle()
+        order = self._masters.with_neighbours(
+            [span for index in page.units for span in units[index].spans] for page in plan.pages
+        )
+        self._whole.run(lambda: self._masters.arrange(order))  # cut short, it would leave bytes that nobody could tell apart
+        try:
+            self._pager = Pager(self._device, self._masters, plan, units, recording, held=held, home=self.home)
+        except torch.OutOfMemoryError:  # what was held may lie scattered: begin with a clean card
+            held.clear()
+            self._device.give_back()
+            self._pager = Pager(self._device, self._masters, plan, units, recording, held=held, home=self.home)
+        self._take_sides()
+
+    def let_go(self) -> Held:
+        """Follow no plan any more. Return what is on the device; it goes when nobody keeps it."""
+        held: Held = {}
+        if self._pager is not None:
+            self._before = self.moved, self.misses
+            held = self._pager.close()
+            self._pager = None
+        self._change_sides(Sides({}, self.home))
+        return held
+
+    def drop(self) -> None:
+        """Follow no plan any more, and let go of all that is on the device without a look at what is noted of it: a call was
+        cut short, perhaps within the pager."""
+        self._whole.settle()
+        self._device.settle()
+        self._before = self.moved, self.misses
+        pager, self._pager = self._pager, None
+        if self._masters.home:
+            self._masters.come_home()
+        if pager is not None:
+            vars(pager).clear()  # who keeps the error keeps the frames in which it came, and those the pager
+        self._sides.end()
+        self._change_sides(Sides({}, self.home))
+
+    def tied(self, *, every: bool) -> set[str]:
+        """Return the paths of the modules whose borders matter; `every` asks for those that only matter for timing."""
+        return self._pager.readers(every=every or self.both_sides) if self._pager else set()
+
+    def begin(self) -> None:
+        """Begin an outermost call."""
+        if self._pager:
+            self._pager.begin()
+        self._sides.begin()
+
+    def enter(self, path: str, args: Any, kwargs: Any, *, next_lap: bool) -> tuple[Any, Any, int | None]:
+        """Make module `path` ready; return its arguments and the copy that was waited for."""
+        waited = self._pager.acquire(path, next_lap=next_lap) if self._pager else None
+        return *self._sides.enter(path, args, kwargs), waited
+
+    def leave(self, path: str) -> None:
+        """Let module `path` go."""
+        self._sides.leave(path)
+        if self._pager:
+            self._pager.release(path)
+
+    def finish(self, *, lap: bool) -> None:
+        """End an outermost call."""
+        self._sides.end()
+        if self._pager:
+            self._pager.finish(lap=lap)
+
+    def on_cpu(self) -> bool:
+        """Tell whether the CPU computes what comes now."""
+        return self._sides.now.type == "cpu"
+
+    def rest(self, place: torch.device) -> None:
+        """Let the next outermost call compute at `place`, whatever the plan."""
+        self._send(lambda path: place)
+
+    def weigh(self) -> None:
+        """Begin an outermost call that computes on the CPU; what earlier ones have left on the device comes there."""
+        self.rest(CPU)
+        self._weighed = True
+        self._change_sides(Sides({}, CPU, [self._device.torch]))
+        self._sides.begin()
+
+    def touch(self, span: Span) -> None:
+        """Bring a span for a reader that holds nothing, if it is not there."""
+        if self._pager:
+            self._pager.touch(span)
+
+    def shrink(self, nbytes: int, *, at_start: bool) -> int | None:
+        """Give device bytes back now and return how many; None where it must wait for another border. `at_start` tells that
+        nothing of the model runs yet."""
+        if self._pager is None:
+            return 0
+        freed = self._pager.shrink(nbytes, at_start=at_start, all_tied=self.both_sides)
+        if freed and self.home == CPU:  # what left the device computes on the CPU from now on
+            self._sides.change(self._pager.sides())
+            self.place_fixed()
+        return freed
+
+    def refresh(self) -> None:
+        """The masters have changed: bring what is on the device again."""
+        if self._pager:
+            self._pager.refresh()
+
+    def storages(self) -> set[int]:
+        """Return the storage pointers of device bytes that weights look into."""
+        return self._pager.storages() if self._pager else set()
+
+    def close(self) -> None:
+        """Give all device memory back."""
+        self.let_go().clear()
+        fixed.send_home(self._model)
+        self._device.give_back()
+
+    def _take_sides(self) -> None:
+        assert self._pager is not None
+        left = {CPU} if self._weighed else set[torch.device]()
+        self._change_sides(Sides(self._pager.sides(), self.home, self._pager.places() | left))
+        self.place_fixed()
+
+    def _change_sides(self, sides: Sides) -> None:
+        """Compute on other `sides`. Graphs that torch.compile has made are of one side each."""
+        if self._sides.both or sides.both:
+            forget_graphs()
+        self._sides = sides
+
+    def place_fixed(self) -> None:
+        """Send what stays itself to the side of the module that holds it now."""
+        self._send(self._sides.around)
+
+    def _send(self, place: Callable[[str], torch.device]) -> None:
+        by_place: dict[torch.device, list[torch.Tensor]] = {}
+        for path, tensor in self._fixed():
+            by_place.setdefault(place(path), []).append(tensor)
+        for device, tensors in by_place.items():
+            fixed.send(tensors, device)
+
+    def _fixed(self) -> Iterator[tuple[str, torch.Tensor]]:
+        seen = set(self._pageable)
+        for path, module in self._model.named_modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    yield self._together.get(id(tensor), path), tensor

@@ -1,0 +1,134 @@
+"""What is not paged: buffers, parameters that share bytes with them, parameters of classes of their own, and packed
+parameters, which are no tensors at all.
+
+All but the last stay on the device and move as they are: bytes that tensors share stay shared, strides stay. The packed are
+what torch's dynamic quantisation makes; only the CPU can compute with them, so data goes there and comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from ..data import moving
+from ..model.units import Inventory, is_plain, named, spans_of
+from ..seams.hooks import Hook
+
+_CPU = torch.device("cpu")
+_QUANTISED = "torch.ao.nn."
+
+
+def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
+    """Move `tensors` to `device`, each staying the object that it is."""
+    away = [tensor for tensor in tensors if tensor.device.type != device.type]
+    with torch.inference_mode(False), torch.no_grad():
+        for span in spans_of(named(("", tensor) for tensor in away)):
+            block = span.source().to(device)
+            for weight in span.weights:
+                weight.parameter.data = weight.view(block, 0)
+        for tensor in away:
+            if not is_plain(tensor):
+                _relocate(tensor, device)
+
+
+def send_home(model: nn.Module) -> None:
+    """Move to the CPU whatever tensors the modules of `model` hold now, in containers too: buffers may have been replaced,
+    attributes set, caches filled."""
+    tables = [
+        (vars(module), [*module._parameters.values()], [*module._buffers.values()])  # traced modules' tables are no dicts
+        for module in model.modules()
+    ]
+    send({id(tensor): tensor for tensor in moving.tensors(tables)}.values(), _CPU)
+
+
+def together(inventory: Inventory) -> dict[int, str]:
+    """Return, by the ids of tensors that share bytes, the path of the module that holds the first of them. Where one goes,
+    all go: else they would come apart."""
+    spans = spans_of(named(zip(inventory.fixed_names, inventory.fixed, strict=True)))
+    return {id(weight.parameter): span.owner for span in spans if len(span.weights) > 1 for weight in span.weights}
+
+
+def kept(inventory: Inventory, model: nn.Module) -> tuple[str, ...]:
+    """Say what is on the device all the time, or on the CPU, and why."""
+    tensors = [f"{name}: {_why(tensor)}" for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True)]
+    return *tensors, *(f"{path or 'the model'}: packed parameters, computed on the CPU" for path in packed(model))
+
+
+def packed(model: nn.Module) -> list[str]:
+    """Return the paths of the modules that compute with packed parameters."""
+    modules = dict(model.named_modules())
+    holders = [path for path, module in modules.items() if _holds_packed(module)]
+    return list(dict.fromkeys(next(_computing(path, modules)) for path in holders))
+
+
+class PackedTies:
+    """Hooks that bring data to the CPU for modules with packed parameters, and their results back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._handles: list[RemovableHandle] = []
+        for path in packed(model):
+            module, came_from = model.get_submodule(path), list[torch.device]()
+            self._handles += [
+                module.register_forward_pre_hook(_ToCpu(path, came_from), with_kwargs=True),
+                module.register_forward_hook(_Back(path, came_from), always_call=True),
+            ]
+
+    def untie(self) -> None:
+        """Remove the hooks. Idempotent."""
+        while self._handles:
+            self._handles.pop().remove()
+
+
+class _ToCpu(Hook):
+    def __init__(self, path: str, came_from: list[torch.device]) -> None:
+        super().__init__(path)
+        self._came_from = came_from
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._came_from.append(next((tensor.device for tensor in moving.tensors((args, kwargs))), _CPU))
+        return moving.move(args, _CPU), moving.move(kwargs, _CPU)
+
+
+class _Back(Hook):
+    def __init__(self, path: str, came_from: list[torch.device]) -> None:
+        super().__init__(path)
+        self._came_from = came_from
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return moving.move(output, self._came_from.pop()) if self._came_from else output
+
+
+def _relocate(tensor: torch.Tensor, device: torch.device) -> None:
+    """Move a tensor of a class of its own, and the tensors that it is made of."""
+    moved = tensor.data.to(device)
+    for name in tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else ():
+        _relocate(getattr(tensor, name), device)
+    tensor.data = moved
+
+
+def _why(tensor: torch.Tensor) -> str:
+    if not isinstance(tensor, nn.Parameter):
+        return "a buffer, may be written to"
+    if type(tensor.data) is not torch.Tensor:
+        return f"a {type(tensor.data).__name__}, a tensor of a class of its own"
+    if is_plain(tensor):
+        return "a parameter that shares bytes with a buffer"
+    return "a parameter without plain bytes"
+
+
+def _holds_packed(module: nn.Module) -> bool:
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
+    return any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
+
+
+def _computing(path: str, modules: dict[str, nn.Module]) -> Iterator[str]:
+    """Yield torch's own quantised modules from the topmost down to `path`, then `path`: mere holders are not called."""
+    parts = path.split(".") if path else []
+    above = (".".join(parts[:count]) for count in range(len(parts) + 1))
+    yield from (name for name in above if type(modules[name]).__module__.startswith(_QUANTISED))
+    yield path

@@ -1,0 +1,373 @@
+"""Residency under a plan: which page is on the device now, and where its parameters look.
+
+`acquire` makes what a reader needs usable on the current stream, `release` lets go; each is a no-op where there is nothing
+to do. The pager follows the plan without thinking; what the plan does not foresee is fetched on touch and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..card.device import Device
+from ..model.recording import Border, Recording
+from ..model.units import Span, Unit, aligned, use_count
+from ..seams.profiling import profiled
+from ..wire.protocol import Copy, Plan
+from .masters import Masters, poison
+from .pieces import Held, gaps, in_one_block, keep
+from .ring import Ring, Turn
+from .sides import CPU
+from .touch import Touched
+
+Look = list[tuple[torch.nn.Parameter, torch.Tensor]]
+
+
+@dataclass(eq=False)
+class Page:
+    """A page and what holds it. `turn` is its place in the arena, if it has one now."""
+
+    index: int
+    name: str
+    placement: str
+    spans: tuple[Span, ...]
+    source: torch.Tensor | None  # its bytes in the slab; None for pages that never move as one
+    uses: tuple[tuple[int, int], ...]
+    holds: int = 0
+    turn: Turn | None = None
+    pieces: Held = field(default_factory=dict)  # a resident page's bytes
+    look: Look = field(default_factory=list)  # where a resident page's parameters look
+    home: Look = field(default_factory=list)  # where they look when the page is not on the device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as laid out on the device."""
+        return sum(aligned(span.nbytes) for span in self.spans)
+
+
+class Pager:
+    """Follows one plan. Between forwards all parameters look at the masters."""
+
+    def __init__(
+        self,
+        device: Device,
+        masters: Masters,
+        plan: Plan,
+        units: Sequence[Unit],
+        recording: Recording,
+        *,
+        held: Held,
+        home: torch.device,
+    ) -> None:
+        """`held` is emptied: what of it the plan keeps on the device stays, all else is let go. `home` is where modules
+        compute of which the plan says nothing."""
+        self._device = device
+        self._masters = masters
+        self._plan = plan
+        self._touched = Touched(device, masters)
+        self._poison = poison()
+        self.moved = 0  # bytes copied to the device by the plan so far
+        self.misses = 0  # pages fetched on touch so far
+        self.pages = [self._page(index, units) for index in range(len(plan.pages))]
+        self._home = home
+        self._page_of = {span: page for page in self.pages for span in page.spans}
+        self._needs = _needs(self.pages, units, plan, set(recording.called))
+        missing = self._make_residents(held)
+        self._arena = device.empty(plan.arena_bytes)
+        self._slots = [self._slot(copy) for copy in plan.copies]
+        self._looks = [self._look(self.pages[copy.page], self._arena, copy.offset) for copy in plan.copies]
+        self._exits = [
+            _exits(_readers(plan.pages[copy.page].units, units), recording.borders[copy.first + 1 : copy.last + 2])
+            for copy in plan.copies
+        ]
+        self._lookers = use_count(self._arena.untyped_storage())  # which are ours
+        self._note_residents()
+        self._ring = Ring(plan.copies, plan.laps, self._issue)
+        self._pending = [self._fetch(*gap) for gap in missing]
+        self._ring.issue_ahead()
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes copied to the device so far, planned or on touch."""
+        return self.moved + self._touched.moved
+
+    @property
+    def weight_bytes(self) -> int:
+        """Device bytes that weights take now."""
+        resident = sum(page.nbytes for page in self.pages if page.pieces)
+        return resident + self._arena.numel() + self._touched.nbytes
+
+    def residents(self) -> set[Span]:
+        """Return the spans of the pages that stay on the device."""
+        return {span for page in self.pages for span in page.pieces}
+
+    def readers(self, *, every: bool) -> set[str]:
+        """Return the paths of the modules that must acquire: those with pages that may be elsewhere, or all."""
+        return {path for path, needs in self._needs.items() if every or not all(page.pieces for page, _ in needs)}
+
+    def sides(self) -> dict[str, torch.device]:
+        """Return where each reader computes: on the CPU if it reads a page that stays there."""
+        return {
+            path: CPU if any(self._stays_in_ram(page) for page, _ in needs) else self._device.torch
+            for path, needs in self._needs.items()
+        }
+
+    def places(self) -> set[torch.device]:
+        """Return where the pages are that forwards read."""
+        read = [page for page in self.pages if page.placement != "unread"]
+        return {CPU if self._stays_in_ram(page) else self._device.torch for page in read}
+
+    def storages(self) -> set[int]:
+        """Return the storage pointers of all device bytes that weights look into now."""
+        return self._storages | self._touched.storages()
+
+    def is_looked_into(self) -> bool:
+        """Tell, between forwards, whether somebody keeps a view of weights in the arena, whose bytes change under it."""
+        return use_count(self._arena.untyped_storage()) > self._lookers
+
+    def spoil(self) -> None:
+        """Fill the arena with NaN, so that nothing that looks there can be right by luck. Nothing may follow but `close`."""
+        self._device.settle()
+        self._arena.fill_(0xFF)
+
+    def begin(self) -> None:
+        """Begin an outermost call: residents are usable from here on."""
+        for mark in self._pending:
+            self._device.wait(mark)
+        self._pending = []
+        _point(self._out)
+
+    def acquire(self, path: str, *, next_lap: bool) -> int | None:
+        """Make everything that `path` reads usable. Return the copy that the device had to wait for, if any.
+
+        `next_lap` allows a turn of the next lap, for calls that do not come through the root.
+        """
+        waited = None
+        for page, spans in self._needs.get(path, ()):
+            page.holds += 1
+            if page.pieces or page.turn is not None or self._stays_in_ram(page):
+                continue
+            turn = self._take(page, next_lap=next_lap) if page.holds == 1 else None
+            if turn is None:
+                self._fetch_on_touch(page, spans)
+                continue
+            if self._touched.nbytes:
+                self._touched.drop(page.spans)  # what a stray reader has brought
+            with profiled("acquire", page.name):
+                self._device.wait(turn.ready)
+                page.turn = turn
+                _point(self._looks[turn.entry])
+            waited = turn.entry
+        return waited
+
+    def release(self, path: str) -> None:
+        """Let go of everything that `path` reads."""
+        for page, _ in self._needs.get(path, ()):
+            page.holds = max(0, page.holds - 1)
+            if page.turn is not None:
+                page.turn.exits += 1
+                if page.holds == 0 and page.turn.exits >= self._exits[page.turn.entry]:
+                    self._end_turn(page)
+                    self._ring.issue_ahead()
+            elif page.holds == 0 and not page.pieces:
+                self._touched.drop(page.spans)
+
+    def touch(self, span: Span) -> None:
+        """Bring `span`, until its page is let go or the forward ends, for a reader that does not hold it."""
+        page = self._page_of[span]
+        if not (page.pieces or page.turn is not None or span in self._touched or self._stays_in_ram(page)):
+            self._fetch_on_touch(page, [span])
+
+    def finish(self, *, lap: bool) -> None:
+        """End an outermost call: whatever is still held is let go, and parameters look at the masters again."""
+        self._touched.drop_all()
+        for page in self.pages:
+            page.holds = 0
+            if page.turn is not None and lap:
+                self._end_turn(page)
+            if self._poison:
+                _point(page.home)
+        _point(self._back)
+        if lap:
+            self._ring.end_lap()
+
+    def shrink(self, nbytes: int, *, at_start: bool, all_tied: bool) -> int | None:
+        """Evict residents that nobody holds now until `nbytes` are free. Return how many are, None where it is not known
+        who holds them: at the start of a forward it is, where all readers are tied, and while a streamed page is held."""
+        step = None if at_start else self._step()
+        if step is None and not at_start and not all_tied:
+            return None
+        freed = 0
+        for page in map(self.pages.__getitem__, self._plan.eviction):
+            if freed >= nbytes:
+                break
+            if page.pieces and not page.holds and not _lasts(page, step):
+                page.pieces, page.look = {}, []
+                _point(page.home)
+                freed += page.nbytes
+        self._note_residents()
+        self._device.give_back()
+        return freed
+
+    def _step(self) -> int | None:
+        """Return the recorded step at which we are, as far as held pages tell."""
+        steps = [self._ring.first_step(page.turn) for page in self.pages if page.turn is not None]
+        return max(steps, default=None)
+
+    def refresh(self) -> None:
+        """Bring everything again: the masters have changed."""
+        self._device.settle()
+        self._ring.restart()
+        self._pending = [
+            self._fetch(block[at:][: aligned(span.nbytes)], self._masters.page([span]), page.name)
+            for page in self.pages
+            for span, (block, at) in page.pieces.items()
+        ]
+        self._ring.issue_ahead()
+
+    def close(self) -> Held:
+        """Let go of the device, and return what is there of residents. Parameters look at the masters."""
+        self._device.settle()
+        held: Held = {}
+        for page in self.pages:
+            held.update(page.pieces)
+            page.turn, page.pieces, page.look, page.source = None, {}, [], None
+            _point(page.home)
+        self._touched.drop_all()
+        self._looks, self._slots = [], []
+        self._arena = self._device.empty(0)
+        self._note_residents()
+        return held
+
+    def _page(self, index: int, units: Sequence[Unit]) -> Page:
+        planned = self._plan.pages[index]
+        members = [units[unit] for unit in planned.units]
+        spans = tuple(self._masters.in_order(span for unit in members for span in unit.spans))
+        moves = planned.placement in ("resident", "streamed")
+        source = self._masters.page(spans) if moves and spans else None
+        uses = tuple(use for unit in members for use in unit.uses)
+        home = [(weight.parameter, self._masters.home[weight]) for span in spans for weight in span.weights]
+        return Page(index, members[0].path, planned.placement, spans, source, uses, home=home)
+
+    def _make_residents(self, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
+        """Make residents of what is `held`. Return what must still be brought: target, source, and the page's name."""
+        residents = [page for page in self.pages if page.placement == "resident" and page.source is not None]
+        keep(held, {span for page in residents for span in page.spans}, self._device, self._plan.budget_bytes)
+        self._device.settle()  # the copies to come may land in what was freed
+        self._device.give_back()
+        return [gap for page in residents for gap in self._fill(page, held)]
+
+    def _fill(self, page: Page, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
+        """Make `page` resident with what is `held` of it, and blocks for the gaps; return these."""
+        assert page.source is not None
+        page.pieces = {span: held.pop(span) for span in page.spans if span in held}
+        brought = []
+        for at, spans in gaps(page.spans, page.pieces):
+            block = self._device.empty(sum(aligned(span.nbytes) for span in spans))
+            page.pieces |= in_one_block(spans, block)
+            brought.append((block, page.source[at:][: block.numel()], page.name))
+        page.look = [
+            (weight.parameter, weight.view(block, at))
+            for span, (block, at) in page.pieces.items()
+            for weight in span.weights
+        ]
+        return brought
+
+    def _note_residents(self) -> None:
+        """Note what every outermost call needs of the pages that are resident now."""
+        residents = [page for page in self.pages if page.pieces]
+        blocks = [self._arena, *(piece.block for page in residents for piece in page.pieces.values())]
+        self._out = [look for page in residents for look in page.look]
+        self._back = [look for page in residents for look in page.home]
+        self._storages = {block.untyped_storage().data_ptr() for block in blocks}
+
+    def _fetch(self, target: torch.Tensor, source: torch.Tensor, name: str, after: Any = None) -> Any:
+        self.moved += target.numel()
+        with profiled("prefetch", name):
+            return self._device.fetch(target, source, after)
+
+    def _issue(self, entry: int, after: Any) -> Any:
+        page = self.pages[self._plan.copies[entry].page]
+        assert page.source is not None
+        return self._fetch(self._slots[entry], page.source, page.name, after)
+
+    def _slot(self, copy: Copy) -> torch.Tensor:
+        """Return the arena bytes of a copy."""
+        return self._arena[copy.offset :][: self._plan.pages[copy.page].bytes]
+
+    def _take(self, page: Page, *, next_lap: bool) -> Turn | None:
+        turn = self._ring.take(page.index, next_lap=next_lap)
+        if turn is None and page.placement == "streamed":
+            self._end_idle_turns()
+            turn = self._ring.take(page.index, next_lap=next_lap)
+        return turn
+
+    def _end_idle_turns(self) -> None:
+        """End turns that wait for a reader which this forward seems to skip."""
+        for page in self.pages:
+            if page.turn is not None and page.holds == 0:
+                self._end_turn(page)
+        self._ring.issue_ahead()
+
+    def _end_turn(self, page: Page) -> None:
+        assert page.turn is not None
+        with profiled("release", page.name):
+            if self._poison:
+                self._masters.release(page.spans)
+                self._slots[page.turn.entry].fill_(0xFF)
+            else:
+                _point(page.home)
+            self._ring.give_back(page.turn, self._device.mark())
+            page.turn = None
+
+    def _stays_in_ram(self, page: Page) -> bool:
+        """Tell whether the CPU computes with `page`: as planned, or since it has no place on the device and forwards start
+        in RAM."""
+        return page.placement == "cpu" or (self._home == CPU and not page.pieces and page.turn is None)
+
+    def _fetch_on_touch(self, page: Page, spans: Iterable[Span]) -> None:
+        self.misses += 1
+        for span in spans:
+            if span not in self._touched:
+                self._touched.fetch(span)
+
+    def _look(self, page: Page, block: torch.Tensor, at: int) -> Look:
+        pieces = in_one_block(page.spans, block)
+        return [
+            (weight.parameter, weight.view(block, at + piece.at))
+            for span, piece in pieces.items()
+            for weight in span.weights
+        ]
+
+
+def _point(look: Look) -> None:
+    for parameter, view in look:
+        parameter.data = view
+
+
+def _needs(
+    pages: Sequence[Page], units: Sequence[Unit], plan: Plan, called: set[str]
+) -> Mapping[str, list[tuple[Page, list[Span]]]]:
+    """Per reader: its pages, and which spans of each it reads. A module that was not called yet reads its own."""
+    needs: dict[str, dict[Page, list[Span]]] = {}
+    for page in pages:
+        for index in plan.pages[page.index].units:
+            unit = units[index]
+            for path in {*unit.readers} | {path for span in unit.spans for path in span.owners} - called:
+                needs.setdefault(path, {}).setdefault(page, []).extend(unit.spans)
+    return {path: list(by_page.items()) for path, by_page in needs.items()}
+
+
+def _lasts(page: Page, step: int | None) -> bool:
+    return step is not None and any(first <= step <= last for first, last in page.uses)
+
+
+def _readers(members: Sequence[int], units: Sequence[Unit]) -> set[str]:
+    return {path for index in members for path in units[index].readers}
+
+
+def _exits(readers: set[str], borders: Sequence[Border]) -> int:
+    return sum(not border.entry and border.path in readers for border in borders)

@@ -1,0 +1,169 @@
+"""Tie to a live module and untie: native hooks with handles, nothing else.
+
+Ours is the first pre-hook and is called on every exit, by exception too. The hooks belong to objects so that copying or
+pickling a tied model says what to do instead of running the original's weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Set
+from types import FrameType
+from typing import Any, NoReturn
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from ..errors import OptimemError
+from .compiled import forget_graphs, outside_graphs
+from .gate import Gate
+
+Enter = Callable[[str, tuple[Any, ...], dict[str, Any], FrameType], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
+Leave = Callable[[str, Any], Any]
+
+
+class Hook:
+    """Common to both: no copy of a hook may call the original's weights."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        raise OptimemError(
+            "a paged model cannot be copied or pickled; call optimem.detach(model) first, or use state_dict()"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        self.__deepcopy__(None)
+
+
+def is_tied(module: nn.Module) -> bool:
+    """Tell whether `module` is tied, by itself or as part of another model."""
+    return any(isinstance(getattr(hook, "hook", hook), _LoadHook) for hook in module._load_state_dict_pre_hooks.values())
+
+
+class _Tie(Hook):
+    """The hooks at one module's entry and exit. They are bound methods, which torch calls faster than objects.
+
+    An `idle` one matters as the outermost call alone; inside of another it costs a look at the gate.
+    """
+
+    def __init__(self, path: str, gate: Gate, enter: Enter, leave: Leave) -> None:
+        super().__init__(path)
+        self.idle = False
+        self._gate = gate
+        self._enter = enter
+        self._leave = leave
+
+    def to(self, module: nn.Module) -> tuple[RemovableHandle, RemovableHandle]:
+        """Hook `module`."""
+        return (
+            module.register_forward_pre_hook(self._entered, prepend=True, with_kwargs=True),
+            module.register_forward_hook(self._left, always_call=True),
+        )
+
+    def off(self, module: nn.Module) -> None:
+        """Remove hooks from `module` of which the handles are lost."""
+        tables = (module._forward_pre_hooks, module._forward_hooks)
+        kinds = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_always_called)
+        for table, kind in zip(tables, kinds, strict=True):
+            for key in [key for key, hook in table.items() if getattr(hook, "__self__", None) is self]:
+                del table[key]
+                kind.pop(key, None)
+
+    @outside_graphs
+    def _entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.idle and self._gate.is_inside(self.path):
+            return None
+        return self._enter(self.path, args, kwargs, sys._getframe(1))
+
+    @outside_graphs
+    def _left(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if self.idle and self._gate.is_inside(self.path):
+            return None
+        return self._leave(self.path, output)
+
+
+class _LoadHook(Hook):
+    """Before a state_dict is loaded: copies that read the masters come to an end."""
+
+    def __init__(self, path: str, settle: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._settle = settle
+
+    @outside_graphs
+    def __call__(self, *arguments: Any) -> None:
+        self._settle()
+
+
+class Ties:
+    """The hooks on one model."""
+
+    def __init__(self, model: nn.Module, gate: Gate, enter: Enter, leave: Leave, settle: Callable[[], None]) -> None:
+        self._modules = dict(model.named_modules())
+        self._ties = {path: _Tie(path, gate, enter, leave) for path in self._modules}
+        self._handles: dict[str, tuple[RemovableHandle, RemovableHandle]] = {}
+        self._loads = [
+            module.register_load_state_dict_pre_hook(_LoadHook(path, settle)) for path, module in self._modules.items()
+        ]
+
+    @property
+    def paths(self) -> set[str]:
+        """Dotted paths of all modules of the model, the root's is empty."""
+        return set(self._modules)
+
+    @property
+    def entrances(self) -> set[str]:
+        """Paths at which a call may begin that does not come through the root's forward, as in `vae.decode(z)`: modules
+        with children, and what is held directly or in lists by the root or by modules with methods of their own."""
+        found = {path for path, module in self._modules.items() if next(module.children(), None) is not None}
+        lists = {path for path in found if not path or _has_ways_in(self._modules[path])}
+        return found | {path for path in self._modules if path.rpartition(".")[0] in lists}
+
+    def untie(self) -> None:
+        """Remove every hook. Idempotent."""
+        self.set(set())
+        self._remove_strays()
+        for handle in self._loads:
+            handle.remove()
+        self._loads = []
+
+    def tie_anew(self) -> None:
+        """Tie all modules, whatever is left of the hooks where `set` was cut short."""
+        self._handles = {}
+        self._remove_strays()
+        self.set(self.paths)
+
+    def set(self, busy: set[str], entrances: Set[str] = frozenset()) -> None:
+        """Tie the modules at `busy`, whose every call matters, and at `entrances`, whose outermost calls do. No others."""
+        paths = busy | entrances
+        if paths != self._handles.keys():
+            forget_graphs()
+        for path in self._handles.keys() - paths:
+            for handle in self._handles[path]:
+                handle.remove()
+            del self._handles[path]
+        for path in paths - self._handles.keys():
+            self._handles[path] = self._ties[path].to(self._modules[path])
+        for path in paths:
+            self._ties[path].idle = bool(path) and path not in busy
+
+    def _remove_strays(self) -> None:
+        """Remove the hooks of which there is no handle."""
+        for path, module in self._modules.items():
+            if path not in self._handles:
+                self._ties[path].off(module)
+
+
+def _has_ways_in(module: nn.Module) -> bool:
+    """Tell whether the children of `module` may be called without its forward: it is a list, or its class has methods of
+    its own that anybody may call."""
+    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return True
+    classes = [kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch.nn.")]
+    return any(
+        callable(method) and not name.startswith("_") and name != "forward"
+        for kind in classes
+        if issubclass(kind, nn.Module)
+        for name, method in vars(kind).items()
+    )
