@@ -51,10 +51,10 @@ def test_small_weights_of_the_first_forward_come_together(card: torch.device, mo
     fetched: list[int] = []
     adopted = optimem.life.attachment.Attachment._learn  # type: ignore[attr-defined]
 
-    def learn(self: object, recorder: object) -> None:
+    def learn(self: object, recording: object) -> object:
         fetched.append(simgpu.counters()["h2d_copies"])
         marks_of_the_forward.append(len(marks))
-        adopted(self, recorder)
+        return adopted(self, recording)
 
     marks_of_the_forward: list[int] = []
     monkeypatch.setattr(optimem.life.attachment.Attachment, "_learn", learn)  # type: ignore[attr-defined]

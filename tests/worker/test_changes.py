@@ -460,7 +460,7 @@ def test_what_fails_while_attaching_leaves_nothing_behind(card: torch.device, mo
         raise torch.OutOfMemoryError("on purpose")
 
     with monkeypatch.context() as patch:
-        patch.setattr("optimem.life.attachment.Ties", refuse)  # by then all has moved
+        patch.setattr("optimem.life.tied.Ties", refuse)  # by then all has moved
         with pytest.raises(torch.OutOfMemoryError, match="on purpose"):
             optimem.page(model, card)
     assert found(model) == before
@@ -512,7 +512,7 @@ def test_a_forward_that_does_not_begin_leaves_no_trace(
         model(inputs)
         what = optimem.BadInput("no") if entry == "refused" else torch.OutOfMemoryError("none")
         with monkeypatch.context() as patch:
-            patch.setattr("optimem.life.attachment.Attachment._start_steady", raising(what))
+            patch.setattr("optimem.life.calls.PlannedCall.start", raising(what))
             with pytest.raises(type(what)):
                 model(inputs)
         assert (inputs[0] is given[0], len(inputs)) == (True, 1)
@@ -589,7 +589,7 @@ def test_what_goes_wrong_at_the_end_of_a_forward_leaves_a_working_model(
     with torch.no_grad():
         for calls in (1, 1, 3):
             with monkeypatch.context() as patch:
-                patch.setattr("optimem.life.attachment.Attachment._own_copies", refuse)
+                patch.setattr("optimem.life.callers.own_copies", refuse)
                 with pytest.raises(torch.OutOfMemoryError, match="on purpose"):
                     model(x)
             for _ in range(calls):

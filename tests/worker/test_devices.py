@@ -14,13 +14,15 @@ import torch
 import models
 import optimem
 from optimem.card import device as devices
+from optimem.card import names
+from optimem.card.card import Card
 from optimem.card.hostmemory import HostMemory
 from optimem.errors import BadInput
 from same import bits
 
 
 def test_the_simulated_card_can_do_everything_and_says_that_it_is_simulated(card: torch.device) -> None:
-    found = devices.open_device("sim")
+    found = names.open_device("sim")
     assert isinstance(found, devices.AsyncDevice)
     assert found.capabilities == devices.Capabilities(True, True, True, True, True)
 
@@ -33,7 +35,7 @@ def test_a_device_without_streams_takes_the_synchronous_way(
     slow.capabilities = dataclasses.replace(
         slow.capabilities, streams=False, pinned=False, registers=False, asynchronous=False
     )
-    monkeypatch.setattr(optimem, "open_device", lambda device: slow)
+    monkeypatch.setattr(optimem, "open_card", lambda device: Card(slow))
     plain = models.Tied().eval()
     model = mode(copy.deepcopy(plain), vram="60%")  # type: ignore[operator]
     tokens = torch.arange(6).view(2, 3)
@@ -46,7 +48,7 @@ def test_a_device_without_streams_takes_the_synchronous_way(
 
 
 def test_a_device_that_cannot_register_pins_by_allocating(card: torch.device) -> None:
-    found = devices.open_device("sim")
+    found = names.open_device("sim")
     found.capabilities = dataclasses.replace(found.capabilities, registers=False)
     memory = HostMemory(found, 1000)
     assert memory.bytes.is_pinned()
@@ -65,7 +67,7 @@ def locked(device: devices.Device, nbytes: int) -> HostMemory:
 def test_pinned_memory_that_cannot_be_had_is_said_aloud(
     card: torch.device, monkeypatch: pytest.MonkeyPatch, registers: bool
 ) -> None:
-    found = devices.open_device("sim")
+    found = names.open_device("sim")
     found.capabilities = dataclasses.replace(found.capabilities, registers=registers)
     real = torch.empty
 
@@ -104,7 +106,7 @@ def test_a_device_with_a_runtime_like_cudas_registers_through_it(
     runtime = Runtime(0)
     monkeypatch.delattr(torch.simgpu, "host_register")  # type: ignore[attr-defined]
     monkeypatch.setattr(torch.simgpu, "cudart", lambda: runtime, raising=False)  # type: ignore[attr-defined]
-    found = devices.open_device("sim")
+    found = names.open_device("sim")
     assert found.capabilities.registers
     memory = HostMemory(found, 5000)
     memory.lock()
@@ -121,8 +123,8 @@ def test_a_device_with_a_runtime_like_cudas_registers_through_it(
 
 def test_the_environment_chooses_the_device(card: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIMEM_DEVICE", "cpu")
-    assert devices.resolve(None).type == "cpu"
-    assert devices.resolve("sim").type == "simgpu"
+    assert names.resolve(None).type == "cpu"
+    assert names.resolve("sim").type == "simgpu"
 
 
 def test_the_simulated_card_plays_the_model_that_is_asked_for() -> None:
@@ -144,11 +146,11 @@ def test_the_simulated_card_plays_the_model_that_is_asked_for() -> None:
 )
 def test_models_of_cards_that_there_are_not(card: torch.device, spec: str, words: str) -> None:
     with pytest.raises(BadInput, match=f"no such device: {spec} .*{words}"):
-        devices.resolve(spec)
+        names.resolve(spec)
 
 
 def test_a_simulated_card_tells_the_host_its_time(card: torch.device) -> None:
-    clock = devices.HostClock(devices.open_device("sim"))
+    clock = devices.HostClock(names.open_device("sim"))
     first, second = clock.timed_mark(), clock.timed_mark()
     assert clock.elapsed_ns(first, second) == 0  # nothing was asked of the card in between
     torch.randn(64, 64) @ torch.randn(64, 64)

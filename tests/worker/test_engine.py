@@ -278,7 +278,7 @@ def test_a_mix_whose_controller_goes_before_it_is_planned_goes_on(card: torch.de
     attached(model).session.close("the controller is gone")
     assert forwards(model, x, 4) == [expected] * 4
     assert (status(model).state, status(model).misses) == ("steady", 0)
-    assert not attached(model)._engine.on_cpu()  # as it was in the forward that was timed there
+    assert not attached(model)._tied.engine.on_cpu()  # as it was in the forward that was timed there
 
 
 def test_inputs_that_do_not_fit_beside_the_weights_find_room(squeezed: Callable[[int], None]) -> None:
@@ -399,7 +399,7 @@ def test_with_verify_every_forward_is_checked_and_learnt_from(card: torch.device
 def on_card(model: nn.Module, layer: int) -> bool:
     """Tell whether the plan keeps a layer's weight on the card."""
     weight = model.layers[layer].weight  # type: ignore[index]
-    return any(each.parameter is weight for span in attached(model)._engine.held() for each in span.weights)
+    return any(each.parameter is weight for span in attached(model)._tied.engine.held() for each in span.weights)
 
 
 class ReadsAround(models.Stack):
@@ -430,7 +430,7 @@ def test_without_it_torch_refuses_with_our_advice_and_it_is_learnt(card: torch.d
     for _ in range(6):
         assert told(model, plain, None)
     streamed = next(index for index in range(8) if not on_card(model, index))
-    attached(model)._recordings = 99  # it is learnt, however many other ways have been
+    attached(model)._curriculum._recordings = 99  # it is learnt, however many other ways have been
     with pytest.raises(RuntimeError, match=r"(?s)device.*optimem"):
         told(model, plain, streamed)
     for _ in range(4):
@@ -560,10 +560,10 @@ def test_a_plan_that_is_corrected_brings_no_resident_again(card: torch.device, a
     expected = bits(plain(x))
     forwards(model, x, 6)
     attachment = attached(model)
-    ours, moved = attachment._engine.held(), status(model).h2d_bytes
-    attachment._follow(attachment._plan, steps=False)  # as when a correction comes
-    assert attachment._engine.held() == ours
-    ring = sum(attachment._plan.pages[each.page].bytes for each in attachment._plan.copies)
+    ours, moved = attachment._tied.engine.held(), status(model).h2d_bytes
+    attachment._follow(attachment._agreement, recorded=False)  # as when a correction comes
+    assert attachment._tied.engine.held() == ours
+    ring = sum(attachment._agreement.plan.pages[each.page].bytes for each in attachment._agreement.plan.copies)
     assert status(model).h2d_bytes - moved <= ring
     assert forwards(model, x, 3) == [expected] * 3
 
@@ -650,7 +650,7 @@ def test_bytes_given_back_in_the_middle_of_a_forward(card: torch.device, slow_cp
     forwards(model, x, 7)
     attachment = attached(model)
     before = simgpu.memory_allocated()
-    asked = attachment._engine.weight_bytes // share
+    asked = attachment._tied.engine.weight_bytes // share
     model.happens = lambda: setattr(attachment.session, "_give_back", asked)
     assert forwards(model, x, 1) == [expected]
     model.happens = None
@@ -667,7 +667,7 @@ def test_a_plan_that_comes_in_the_middle_of_a_forward(card: torch.device, slow_c
     expected = bits(plain(x))
     forwards(model, x, 7)
     attachment = attached(model)
-    later = dataclasses.replace(attachment._plan, version=attachment._plan.version + 1)
+    later = dataclasses.replace(attachment._agreement.plan, version=attachment._agreement.plan.version + 1)
     model.happens = lambda: setattr(attachment.session, "_plan", later)
     assert forwards(model, x, 1) == [expected]
     model.happens = None
@@ -708,10 +708,10 @@ def test_what_was_lent_when_bytes_are_given_back_is_still_returned(card: torch.d
     expected = bits(plain(x))
     forwards(model, x, 6)
     attachment = attached(model)
-    assert attachment._engine.weight_bytes > 0
+    assert attachment._tied.engine.weight_bytes > 0
     model.fills.happens = lambda: setattr(attachment.session, "_give_back", 1 << 40)
     assert forwards(model, x, 1) == [expected]
-    assert attachment._engine.weight_bytes < LAYER  # all but what was in use has gone
+    assert attachment._tied.engine.weight_bytes < LAYER  # all but what was in use has gone
     model.fills.happens = lambda: None
     assert forwards(model, x, 3) == [expected] * 3
 
@@ -724,7 +724,7 @@ def test_a_plan_that_was_under_way_is_not_the_answer(card: torch.device) -> None
     attachment = attached(model)
     session, manifest, times = attachment.session, *attachment.told()
     assert times is not None
-    old = dataclasses.replace(attachment._plan, version=attachment._plan.version + 1)
+    old = dataclasses.replace(attachment._agreement.plan, version=attachment._agreement.plan.version + 1)
     thread, post = threading.Thread(target=session._take, args=(old,)), session._post
 
     def overtaken(message: Any) -> None:

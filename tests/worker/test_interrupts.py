@@ -311,10 +311,10 @@ def test_what_watched_an_interrupted_forward_does_nothing_any_more(card: torch.d
     model = interrupted(card, calls)
     attachment = optimem._find(model)
     assert attachment is not None
-    before = attachment._moved()
+    before = attachment._tied.moved
     for parameter in model.parameters():
         parameter.sum()
-    assert attachment._moved() == before
+    assert attachment._tied.moved == before
     with torch.no_grad():
         model(models.rows())
     assert not modes()

@@ -17,7 +17,7 @@ WEIGHTS = 256 << 20
 ATTACH = """
 import re, resource, torch, simgpu, optimem
 from pathlib import Path
-from optimem import device
+from optimem.card import device
 
 def most():
     return int(re.search(r"VmHWM:\\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1]) * 1024  # of this program alone

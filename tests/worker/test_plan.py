@@ -159,7 +159,7 @@ def run_alone(script: str, *arguments: str) -> None:
 
 ALONE = """
 import json, os, sys
-from optimem import planner
+from optimem.forecast import respond as planner
 import oracle
 request = json.dumps(next(oracle.cases("lognormal", 6, 1, 1)).request())
 answer = planner.respond(request)

@@ -19,15 +19,17 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from .card.card import Card
 from .card.device import Device
-from .card.names import open_device
+from .card.names import open_card, open_device
 from .errors import BadInput, ControllerError, OptimemError
 from .forecast import question as forecast
 from .forecast.question import Plan
 from .forecast.rehearsal import rehearse
 from .learning import describe
-from .life.attachment import Attachment, Habits
+from .life.attachment import Attachment
 from .life.status import Status
+from .life.tied import Habits
 from .model.units import by_owner, take_stock
 from .seams.hooks import is_tied
 from .wire import protocol
@@ -214,27 +216,27 @@ def _farewell() -> None:
 
 
 def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits: Habits) -> Model:
-    found = open_device(device)
+    card = open_card(device)
     before = _find(model)
-    if before is not None and (before.wish, before.habits, before.device.torch) == (wish, habits, found.torch):
+    if before is not None and (before.wish, before.habits, before.card) == (wish, habits, card):
         return model
     detach(model)
     _refuse_tied(model)
-    if found.computes_in_ram:
+    if card.device.computes_in_ram:
         return model
     try:
-        _tie(model, found, wish, habits)
+        _tie(model, card, wish, habits)
     except OptimemError:
         if before is not None:
-            _tie(model, before.device, before.wish, before.habits)
+            _tie(model, before.card, before.wish, before.habits)
         raise
     return model
 
 
-def _tie(model: nn.Module, device: Device, wish: Wish, habits: Habits) -> None:
-    attachment = Attachment(model, device, wish, habits)
+def _tie(model: nn.Module, card: Card, wish: Wish, habits: Habits) -> None:
+    attachment = Attachment(model, card, wish, habits)
     _attached[id(model)] = attachment
-    weakref.finalize(attachment, device.settle).atexit = False  # copies into its bytes end before these are free
+    weakref.finalize(attachment, card.device.settle).atexit = False  # copies into its bytes end before these are free
 
 
 def _refuse_tied(model: nn.Module) -> None:
@@ -260,7 +262,7 @@ def _known(
     attachment = _find(model)
     if attachment is None and inputs is not None:
         seen_by = "page" if wish.mode == "auto" else wish.mode  # what computes on the device is timed there
-        return rehearse(model, open_device(device), dataclasses.replace(wish, mode=seen_by), inputs)
+        return rehearse(model, open_card(device), dataclasses.replace(wish, mode=seen_by), inputs)
     if attachment is None:
         if device is not None:
             open_device(device)  # or say what is wrong with it
@@ -271,9 +273,9 @@ def _known(
             "inputs were given, but the model is attached and is planned from its own forwards; "
             "call it once and leave the inputs out, or call optimem.detach(model) first"
         )
-    if device is not None and open_device(device).torch != attachment.device.torch:
+    if device is not None and open_card(device) is not attachment.card:
         raise BadInput(
-            f"the model is attached to {attachment.device.torch} and its times are of that device, not of {device}; "
+            f"the model is attached to {attachment.card.device.torch} and its times are of that device, not of {device}; "
             "leave the device out, or call optimem.detach(model) first"
         )
     manifest, times = attachment.told()
@@ -282,7 +284,7 @@ def _known(
 
 def _device_of(model: nn.Module, device: torch.device | str | None) -> Device:
     attachment = _find(model)
-    return attachment.device if attachment is not None else open_device(device)
+    return attachment.card.device if attachment is not None else open_device(device)
 
 
 def _habits(output_device: torch.device | str | None, verify: bool, retry: bool) -> Habits:

@@ -9,6 +9,7 @@ import os
 import torch
 
 from ..errors import BadInput
+from .card import Card, card_of
 from .device import AsyncDevice, Device, SyncDevice, first_line, has_streams, module_of
 
 # Device types whose support lives in a package of its own, imported when the type is first named.
@@ -45,9 +46,14 @@ def resolve(device: torch.device | str | None) -> torch.device:
 
 
 def open_device(device: torch.device | str | None) -> Device:
-    """Return the device that `device` names, with as much as it can do. Raises BadInput."""
+    """Return a device of one's own that `device` names, with as much as it can do. Raises BadInput."""
     found = resolve(device)
     return AsyncDevice(found) if has_streams(found) else SyncDevice(found)
+
+
+def open_card(device: torch.device | str | None) -> Card:
+    """Return the card that `device` names: one object for each torch device of this process. Raises BadInput."""
+    return card_of(resolve(device), open_device)
 
 
 def _accelerator() -> torch.device:

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..card.card import Card
 from ..card.device import Device
 from ..errors import BadInput
 from ..life.attachment import Attachment
+from ..life.tied import Habits
 from ..wire import protocol
 
 
 def rehearse(
-    model: nn.Module, device: Device, wish: protocol.Wish, inputs: Any
+    model: nn.Module, card: Card, wish: protocol.Wish, inputs: Any
 ) -> tuple[protocol.Manifest, protocol.Measured | None]:
     """Attach `model`, call it once with `inputs` and detach it; return what its controller was told.
 
@@ -24,11 +26,12 @@ def rehearse(
     Weights, buffers, attributes of modules and torch's random numbers are as before; what the model writes into lists or
     dictionaries of its own stays. Raises what attaching raises, and whatever the model raises.
     """
+    device = card.device
     if device.computes_in_ram:
         raise BadInput(f"the device is {device.torch}, where there is nothing to plan; name an accelerator, or sim")
     args, kwargs = _arguments(inputs)
     with _random_numbers_kept(device), _modules_kept(model):
-        attachment = Attachment(model, device, wish)
+        attachment = Attachment(model, card, wish, Habits())
         try:
             with torch.no_grad():
                 model(*args, **kwargs)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from ..card.card import Card, Peak
 from ..card.device import Device, HostClock
 from ..model.units import Span
 from ..residency.masters import Masters
@@ -23,7 +24,6 @@ class Learner(Protocol):
     home: torch.device
     clock: Device
     touched: Touched
-    peak: int  # most device bytes that were seen, less what was in use before attaching
 
     def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
         """Return a recorder for the next outermost call, which may hold `budget` bytes of weights on the device, and gives
@@ -39,17 +39,21 @@ class Learner(Protocol):
         keeps. They are in use while the next one runs."""
         ...
 
+    def end(self) -> None:
+        """Record no more. Idempotent."""
+        ...
+
 
 class OnDevice:
-    """Records on the device."""
+    """Records on the device. `owner` is whose claim on the card its weights are."""
 
-    def __init__(self, device: Device, masters: Masters, baseline: int) -> None:
-        self.home = device.torch
-        self.clock = device
-        self.touched = Touched(device, masters)
-        self.peak = 0
+    def __init__(self, card: Card, owner: object, masters: Masters) -> None:
+        self.home = card.device.torch
+        self.clock = card.device
+        self.touched = Touched(card.device, masters)
+        self._card, self._owner = card, owner
         self._masters = masters
-        self._baseline = baseline
+        self._peak: Peak | None = None  # of the step that runs
         self._at_start = 0  # device bytes that are not weights
 
     def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
@@ -58,25 +62,30 @@ class OnDevice:
             running, reads = set(recorder.stack), recorder.reads
             self.touched.make_room(span, budget, lambda old: not running.isdisjoint(reads.get(old, ())))
             self.touched.fetch(span, min(budget - self.touched.nbytes, budget // 8))
-            self.clock.reset_peak()
+            self._take_peak()
 
         recorder = Recorder(self.clock, self._lookup, bring, known, lambda span: span not in self.touched)
         self.touched.retain = retain
         self._at_start = self._not_weights()
-        self.clock.reset_peak()
+        self._peak = self._card.measured(self._owner)
         return recorder
 
     def end_step(self, recorder: Recorder) -> None:
-        peak = self.clock.peak() - self._baseline
-        self.peak = max(self.peak, peak)
-        recorder.size_of_step(max(0, peak - self.touched.nbytes))
-        self.clock.reset_peak()
+        recorder.size_of_step(max(0, self._take_peak() - self.touched.nbytes))
 
     def left_behind(self) -> int:
         return max(0, self._not_weights() - self._at_start)
 
+    def end(self) -> None:
+        peak, self._peak = self._peak, None
+        if peak is not None:
+            peak.end()
+
+    def _take_peak(self) -> int:
+        return self._peak.take() if self._peak is not None else 0
+
     def _not_weights(self) -> int:
-        return self.clock.allocated() - self.touched.nbytes
+        return self._card.used(self._owner) - self.touched.nbytes
 
     def _lookup(self, tensor: torch.Tensor) -> Span | None:
         return self._masters.span_of(tensor) or self.touched.span_of(tensor)
@@ -89,7 +98,6 @@ class OnCpu:
         self.home = CPU
         self.clock: Device = HostClock(device)
         self.touched = Touched(device, masters)
-        self.peak = 0
         self._masters = masters
         self._fixed_bytes = fixed_bytes
 
@@ -101,3 +109,6 @@ class OnCpu:
 
     def left_behind(self) -> int:
         return 0
+
+    def end(self) -> None:
+        return None

@@ -4,6 +4,7 @@ runs, and corrected by forwards."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +17,22 @@ from . import calibrations, describe
 from .calibrate import Link, Steps, measure_crossings, measure_link
 
 
+@dataclass
+class StepTimes:
+    """Times of the steps of one recording, in ns; empty where nothing is known of that side."""
+
+    compute_ns: list[int] = field(default_factory=list)
+    cpu_ns: list[int] = field(default_factory=list)
+    key: str = ""  # under which they are kept between runs, empty where they are not
+
+    def take(self, steps: Steps) -> None:
+        """Take in what steps took on the side on which they ran."""
+        self.compute_ns = self.compute_ns or [0] * len(steps.ns)
+        self.cpu_ns = self.cpu_ns or [0] * len(steps.ns) if any(steps.on_cpu) else self.cpu_ns
+        for index, (ns, on_cpu) in enumerate(zip(steps.ns, steps.on_cpu, strict=True)):
+            (self.cpu_ns if on_cpu else self.compute_ns)[index] = ns
+
+
 class Times:
     """Times in ns, rates in bytes per second; empty lists and 0 where nothing is known. `mode` is that of the plans."""
 
@@ -23,10 +40,8 @@ class Times:
         self._device = device
         self._mode = mode
         self._link = self._crossing = Link(0, 0)
-        self._compute_ns: list[int] = []
-        self._cpu_ns: list[int] = []
         self._inputs: list[torch.Tensor] = []  # of the recorded call, as shapes
-        self._key = ""  # under which step times are kept between runs, empty where they are not
+        self.steps = StepTimes()  # of the recording in force
 
     def measure_link(self, slab: torch.Tensor, room: int) -> None:
         """Measure, once, the way to the device while it is idle, with what of `slab` fits into `room` bytes there."""
@@ -50,30 +65,29 @@ class Times:
 
     def learn(self, recording: Recording, manifest: Manifest, *, on_cpu: bool) -> None:
         """Take the times of a recorded forward, or where an earlier run has kept better ones of the same, those."""
-        self._compute_ns, self._cpu_ns = ([], recording.step_ns) if on_cpu else (recording.step_ns, [])
+        self.steps = StepTimes(cpu_ns=recording.step_ns) if on_cpu else StepTimes(compute_ns=recording.step_ns)
         if self._mode != "page":
             return
-        self._key = calibrations.model_key(manifest, self._inputs)
-        known = calibrations.recall(self._device, self._key, recording.steps)
+        self.steps.key = calibrations.model_key(manifest, self._inputs)
+        known = calibrations.recall(self._device, self.steps.key, recording.steps)
         if known is not None:
-            self._compute_ns = known.compute_ns
+            self.steps.compute_ns = known.compute_ns
             recording.step_bytes[:] = map(max, recording.step_bytes, known.activations)
 
     def learn_cpu(self, steps: Steps) -> None:
         """Take the times of a forward that ran on the CPU."""
-        self._cpu_ns = steps.ns
+        self.steps.cpu_ns = steps.ns
 
     def correct(self, steps: Steps, recording: Recording) -> None:
         """Take in what steps took on the side on which they ran, and keep it for later runs."""
-        self._compute_ns = self._compute_ns or [0] * len(steps.ns)
-        self._cpu_ns = self._cpu_ns or [0] * len(steps.ns) if any(steps.on_cpu) else self._cpu_ns
-        for index, (ns, on_cpu) in enumerate(zip(steps.ns, steps.on_cpu, strict=True)):
-            (self._cpu_ns if on_cpu else self._compute_ns)[index] = ns
-        if self._key:
-            calibrations.remember(self._device, self._key, calibrations.KeptSteps(self._compute_ns, recording.step_bytes))
+        known = self.steps
+        known.take(steps)
+        if known.key:
+            calibrations.remember(self._device, known.key, calibrations.KeptSteps(known.compute_ns, recording.step_bytes))
 
     def message(self, recording: Recording, free: int, held: Sequence[int]) -> Measured:
         """Say it to the controller, beside the device bytes that are `free` and the units that are `held` on the device."""
+        known = self.steps
         return describe.measured(
-            recording, self._compute_ns, self._cpu_ns, link=self._link, crossing=self._crossing, free=free, held=held
+            recording, known.compute_ns, known.cpu_ns, link=self._link, crossing=self._crossing, free=free, held=held
         )

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from ..model.recording import Recording
 from ..model.units import Unit
+from ..residency.fixed import kept
+from ..seams.fastpaths import NOTE
+from .agreement import Agreement
+from .state import State
+from .tied import Tied
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,41 @@ class Status:
     pinned_bytes: int
     controller: str  # "connected" or "gone"
     notes: tuple[str, ...]  # what is not paged or held through whole forwards, what "equal" means: "mean: a buffer, ..."
+
+    @classmethod
+    def of(cls, tied: Tied, agreement: Agreement, *, state: State, mode: str, forwards: int, lost: bool) -> Status:
+        """Say how a model stands under `agreement`."""
+        plan, placements = agreement.plan, [page.placement for page in agreement.plan.pages]
+        return cls(
+            state=state.value,
+            mode=mode,
+            device=str(tied.card.device.torch),
+            plan_version=plan.version,
+            pages=len(placements),
+            resident_pages=placements.count("resident"),
+            streamed_pages=placements.count("streamed"),
+            weights_bytes=tied.inventory.weights_bytes,
+            budget_bytes=plan.budget_bytes,
+            reserve_bytes=plan.reserve_bytes,
+            resident_bytes=plan.resident_bytes,
+            arena_bytes=plan.arena_bytes,
+            forwards=forwards,
+            period_ns=tied.meter.period_ns(),
+            predicted_ns=plan.period_ns,
+            bound_ns=plan.bound_ns,
+            h2d_bytes=tied.moved,
+            misses=tied.engine.misses,
+            pinned_bytes=tied.masters.pinned_bytes,
+            controller="gone" if lost else "connected",
+            notes=tuple(_notes(tied, agreement)),
+        )
+
+
+def _notes(tied: Tied, agreement: Agreement) -> Iterator[str]:
+    yield from kept(tied.inventory, tied.model)
+    yield from held_throughout(agreement.units, agreement.recording)
+    if tied.slow_path.needed:
+        yield NOTE
 
 
 def held_throughout(units: Sequence[Unit], recording: Recording | None) -> Iterator[str]:

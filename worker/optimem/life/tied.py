@@ -1,0 +1,165 @@
+"""All that is tied to one model while it is attached: its weights in the slab, what else is on the card, hooks, meters.
+
+Calls work with it; `attachment` says when, and `calls` what happens at the borders of each kind of call.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..card.card import Card
+from ..learning.meter import Meter
+from ..learning.places import Known, Learner, OnCpu, OnDevice
+from ..learning.times import Times
+from ..model.parameters import Parameters
+from ..model.shape import Shape
+from ..model.units import Inventory, Span, Unit, by_owner
+from ..residency.engine import Engine
+from ..residency.fixed import PackedTies, send_home
+from ..residency.masters import Masters
+from ..seams.casts import Casts
+from ..seams.fastpaths import SlowPath
+from ..seams.gate import Gate
+from ..seams.hooks import Ties
+from ..seams.retry import Arguments, Retry
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What the caller wants of forwards, beside the plan. `output` is where results end: None for where forwards start."""
+
+    output: torch.device | None = None
+    verify: bool = False
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class Borders:
+    """What is called when a module of the model begins and ends, before a state_dict is loaded, and after an error."""
+
+    enter: Callable[[str, tuple[Any, ...], dict[str, Any], FrameType], Any]
+    leave: Callable[[str, Any], Any]
+    before_load: Callable[[], None]
+    recover: Callable[[RuntimeError, Any, Any], Arguments | None]
+
+
+class Tied:
+    """What is tied to `model`: all of it, or nothing where tying fails."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        card: Card,
+        mode: str,
+        habits: Habits,
+        inventory: Inventory,
+        *,
+        gate: Gate,
+        casts: Casts,
+        borders: Borders,
+    ) -> None:
+        self.model, self.card, self.habits, self.inventory, self.casts = model, card, habits, inventory, casts
+        self.own = {unit.spans[0].owner: list(unit.spans) for unit in by_owner(inventory.spans)}
+        self._mode = mode
+        self.known: Known = {}  # readers of earlier recordings
+        self.shape = Shape(model)
+        self.times = Times(card.device, mode)
+        self.meter = Meter(card.device)
+        self.slow_path = SlowPath(model)
+        with ExitStack() as undo:
+            card.join(self)
+            undo.callback(card.leave, self)
+            self._take_over(habits, undo)
+            self.packed_ties = PackedTies(model)
+            undo.callback(self.packed_ties.untie)
+            self.ties = Ties(model, gate, borders.enter, borders.leave, borders.before_load)
+            undo.callback(self.ties.untie)
+            self.ties.set(self.ties.paths)
+            self._retry = Retry(model, borders.recover) if habits.retry else None
+            undo.pop_all()
+        weakref.finalize(self, self.slow_path.end).atexit = False
+
+    def _take_over(self, habits: Habits, undo: ExitStack) -> None:
+        """Move the weights into the slab, and all else to where forwards start."""
+        device, spans = self.card.device, self.inventory.spans
+        self.masters = Masters(device, spans)
+        undo.callback(self.masters.leave)
+        undo.callback(send_home, self.model)
+        self.parameters = Parameters([weight for span in spans for weight in span.weights])
+        self.learner = self._new_learner()
+        self.engine = Engine(device, self.masters, self.model, self.inventory, home=self.learner.home, output=habits.output)
+        self.card.claim(self, Tied.device_bytes)
+
+    def untie(self) -> None:
+        """Leave the model as it was found, on the CPU. Idempotent, and to be called again where it was cut short."""
+        self.ties.untie()
+        if self._retry is not None:
+            self._retry.untie()
+        self.learner.touched.drop_all()
+        self.packed_ties.untie()
+        self.slow_path.end()
+        self.engine.close()
+        send_home(self.model)
+        self.masters.leave()
+        self.parameters.thaw()
+        self.card.leave(self)
+
+    def device_bytes(self) -> int:
+        """Return the device bytes that are claimed for weights, and for what stays there beside them."""
+        fixed = 0 if self.engine.home.type == "cpu" else self.inventory.fixed_bytes
+        return self.weight_bytes + fixed
+
+    @property
+    def weight_bytes(self) -> int:
+        """Device bytes that weights take now."""
+        return self.engine.weight_bytes + self.learner.touched.nbytes
+
+    @property
+    def moved(self) -> int:
+        """Weight bytes brought to the device so far."""
+        return self.engine.moved + self.learner.touched.moved
+
+    def tie(self, *, weighing: bool = False) -> None:
+        """Hook the modules whose borders matter now."""
+        every = weighing or self.meter.wants_steps
+        self.ties.set(self.engine.tied(every=every), self.ties.entrances)
+
+    def held(self, units: Sequence[Unit]) -> list[int]:
+        """Return the numbers of the `units` that are on the device as a whole."""
+        spans = self.learner.touched.spans() | self.engine.held()
+        return [index for index, unit in enumerate(units) if spans.issuperset(unit.spans)]
+
+    def let_go(self) -> dict[Span, Any]:
+        """Follow no plan any more. Return what is on the device; it goes when nobody keeps it."""
+        return self.engine.let_go() | self.learner.touched.let_go()
+
+    def storages(self) -> set[int]:
+        """Return the storage pointers of all bytes of weights, on the device and in the slab."""
+        slab = self.masters.slab.untyped_storage().data_ptr()
+        return self.engine.storages() | self.learner.touched.storages() | {slab}
+
+    def drop(self) -> None:
+        """Let go of all that a call has left which was cut short, without a look at what is noted of the device."""
+        self.engine.drop()
+        self.ties.tie_anew()
+        before, anew = self.learner, self._new_learner()
+        anew.touched.moved = before.touched.moved
+        self.learner = anew
+        before.end()
+        vars(before.touched).clear()  # frames of the call may hold it
+        self.meter.restart(steps=True)
+        self.parameters.note()
+        self.meter.end(failed=True)
+
+    def _new_learner(self) -> Learner:
+        if self._mode == "chunk":
+            return OnCpu(self.card.device, self.masters, self.inventory.fixed_bytes)
+        return OnDevice(self.card, self, self.masters)
