@@ -13,7 +13,7 @@ import models
 import optimem
 from optimem.card.names import open_device
 from optimem.model.units import take_stock
-from optimem.residency.masters import Masters
+from optimem.residency.ramstore import RamStore
 from same import bits
 
 ALL = pytest.mark.parametrize("attach", [optimem.page, optimem.chunk, optimem.fit])
@@ -55,7 +55,7 @@ def test_the_slab_is_left_only_where_somebody_looks_into_it(card: torch.device, 
     model = Backwards(4).eval()
     device = open_device(card)
     spans = take_stock(model).spans
-    masters = Masters(device, spans)
+    masters = RamStore(device, spans)
     held = model.state_dict() if shared else {}
     values = {name: bits(value) for name, value in model.state_dict().items()}
     before = masters.slab.data_ptr()

@@ -109,7 +109,7 @@ FILES = (
     "residency/engine.py",
     "seams/gate.py",
     "seams/hooks.py",
-    "residency/masters.py",
+    "residency/ramstore.py",
     "learning/meter.py",
     "residency/pager.py",
     "residency/ring.py",

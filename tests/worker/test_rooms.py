@@ -82,3 +82,22 @@ def test_an_allowed_import_is_not_accused() -> None:
 def test_every_room_is_shipped() -> None:
     shipped = set(find_packages(str(PACKAGE.parent), include=["optimem*"]))
     assert shipped == {"optimem", *(f"optimem.{room}" for room in MAY)}
+
+
+def writers(source: str) -> list[int]:
+    """Return the lines in which a tensor's data is written."""
+    targets = [
+        target
+        for node in ast.walk(ast.parse(source))
+        for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
+    ]
+    return [target.lineno for target in targets if isinstance(target, ast.Attribute) and target.attr == "data"]
+
+
+def test_only_weights_write_a_parameters_data() -> None:
+    found = {str(file.relative_to(PACKAGE)) for file in FILES if writers(file.read_text())}
+    assert found == {"model/weights.py"}
+
+
+def test_a_write_to_data_is_found() -> None:
+    assert writers("p.data = x\nq.data += 1\nr.date = 2") == [1, 2]

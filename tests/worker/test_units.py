@@ -11,7 +11,7 @@ from torch import nn
 import models
 from optimem.card.device import SyncDevice
 from optimem.model.units import Reading, aligned, by_owner, by_reading, take_stock
-from optimem.residency.masters import Masters
+from optimem.residency.ramstore import RamStore
 from same import bits
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def test_the_slab_takes_any_order_without_changing_a_bit(order: list[int]) -> No
     model = models.Views().eval()
     before = {name: (bits(tensor), tensor.stride()) for name, tensor in model.state_dict().items()}
     spans = take_stock(model).spans
-    masters = Masters(SyncDevice(CPU), spans)
+    masters = RamStore(SyncDevice(CPU), spans)
     masters.arrange([spans[index] for index in order if index < len(spans)] + [*spans[6:]])
     assert {name: (bits(tensor), tensor.stride()) for name, tensor in model.state_dict().items()} == before
     masters.leave()
@@ -60,7 +60,7 @@ def test_the_slab_takes_any_order_without_changing_a_bit(order: list[int]) -> No
 
 
 def test_pages_come_together_with_as_little_moved_as_may_be() -> None:
-    masters = Masters(SyncDevice(CPU), spans := take_stock(models.Stack(4).eval()).spans)
+    masters = RamStore(SyncDevice(CPU), spans := take_stock(models.Stack(4).eval()).spans)
     a, b, c, d, e, *rest = spans
     for pages, order in (
         ([[e, d, *rest], [c], [b, a]], spans),  # pages may lie in any order, and spans in a page
@@ -72,7 +72,7 @@ def test_pages_come_together_with_as_little_moved_as_may_be() -> None:
 
 def test_a_page_of_the_slab_must_be_of_neighbours() -> None:
     spans = take_stock(models.Stack().eval()).spans
-    masters = Masters(SyncDevice(CPU), spans)
-    assert masters.page(spans[:2]).numel() == sum(aligned(span.nbytes) for span in spans[:2])
+    masters = RamStore(SyncDevice(CPU), spans)
+    assert masters.bytes_of(spans[:2]).numel() == sum(aligned(span.nbytes) for span in spans[:2])
     with pytest.raises(ValueError, match="neighbour"):
-        masters.page([spans[2], spans[0]])
+        masters.bytes_of([spans[2], spans[0]])

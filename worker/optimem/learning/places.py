@@ -10,8 +10,8 @@ import torch
 from ..card.card import Card, Peak
 from ..card.device import Device, HostClock
 from ..model.units import Span
-from ..residency.masters import Masters
 from ..residency.sides import CPU
+from ..residency.store import Store
 from ..residency.touch import Touched
 from .recorder import Recorder
 
@@ -47,12 +47,12 @@ class Learner(Protocol):
 class OnDevice:
     """Records on the device. `owner` is whose claim on the card its weights are."""
 
-    def __init__(self, card: Card, owner: object, masters: Masters) -> None:
+    def __init__(self, card: Card, owner: object, store: Store) -> None:
         self.home = card.device.torch
         self.clock = card.device
-        self.touched = Touched(card.device, masters)
+        self.touched = Touched(card.device, store)
         self._card, self._owner = card, owner
-        self._masters = masters
+        self._store = store
         self._peak: Peak | None = None  # of the step that runs
         self._at_start = 0  # device bytes that are not weights
 
@@ -88,21 +88,21 @@ class OnDevice:
         return self._card.used(self._owner) - self.touched.nbytes
 
     def _lookup(self, tensor: torch.Tensor) -> Span | None:
-        return self._masters.span_of(tensor) or self.touched.span_of(tensor)
+        return self._store.span_of(tensor) or self.touched.span_of(tensor)
 
 
 class OnCpu:
     """Records on the CPU, by the host's time."""
 
-    def __init__(self, device: Device, masters: Masters, fixed_bytes: int) -> None:
+    def __init__(self, device: Device, store: Store, fixed_bytes: int) -> None:
         self.home = CPU
         self.clock: Device = HostClock(device)
-        self.touched = Touched(device, masters)
-        self._masters = masters
+        self.touched = Touched(device, store)
+        self._store = store
         self._fixed_bytes = fixed_bytes
 
     def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
-        return Recorder(self.clock, self._masters.span_of, lambda span: None, known, lambda span: False)
+        return Recorder(self.clock, self._store.span_of, lambda span: None, known, lambda span: False)
 
     def end_step(self, recorder: Recorder) -> None:
         recorder.size_of_step(recorder.live.take_peak() + self._fixed_bytes)

@@ -134,7 +134,7 @@ class RecordedCall(Call):
         held.clear()
         tied.engine.rest(tied.engine.home)
         if self._measure:
-            tied.times.measure_link(tied.masters.slab, room)
+            tied.times.measure_link(tied.store.sample(), room)
         self._recorder = learner.recorder(tied.known, room, self._agreement.residents)
         self.entry.undo.add(self._recorder.stop)
         self._recorder.start()
@@ -161,7 +161,7 @@ class RecordedCall(Call):
         learner.end_step(self._recorder)
         if error is not None:
             learner.touched.drop_all()
-        self.tied.masters.come_home()
+        self.tied.store.come_home()
         learner.touched.forget()
         outcome = Short(shortage=short) if short else Failed() if error else Learnt(recording=self._result(self._recorder))
         learner.end()
@@ -282,7 +282,7 @@ class PlannedCall(Call):
         """Bring a weight that is read though nobody holds it; the next forward is recorded again."""
         if not isinstance(tensor, torch.nn.Parameter):
             return
-        span = self.tied.masters.span_of(tensor)
+        span = self.tied.store.span_of(tensor)
         if span is not None and self._watch is not None:
             with self._watch.aside():
                 self._engine.touch(span)

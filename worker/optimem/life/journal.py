@@ -61,7 +61,7 @@ class Journal:
             device_bytes=tied.card.used(tied),
             device_peak_bytes=max(self._most, self.peak()),
             activation_bytes=max(recording.step_bytes, default=0) if recording else 0,
-            pinned_bytes=tied.masters.pinned_bytes,
+            pinned_bytes=tied.store.pinned_bytes,
         )
 
     def _stalls_by_page(self, plan: protocol.Plan) -> list[int]:

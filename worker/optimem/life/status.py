@@ -63,7 +63,7 @@ class Status:
             bound_ns=plan.bound_ns,
             h2d_bytes=tied.moved,
             misses=tied.engine.misses,
-            pinned_bytes=tied.masters.pinned_bytes,
+            pinned_bytes=tied.store.pinned_bytes,
             controller="gone" if lost else "connected",
             notes=tuple(_notes(tied, agreement)),
         )

@@ -24,7 +24,7 @@ from ..model.shape import Shape
 from ..model.units import Inventory, Span, Unit, by_owner
 from ..residency.engine import Engine
 from ..residency.fixed import PackedTies, send_home
-from ..residency.masters import Masters
+from ..residency.ramstore import RamStore
 from ..seams.casts import Casts
 from ..seams.fastpaths import SlowPath
 from ..seams.gate import Gate
@@ -90,12 +90,12 @@ class Tied:
     def _take_over(self, habits: Habits, undo: ExitStack) -> None:
         """Move the weights into the slab, and all else to where forwards start."""
         device, spans = self.card.device, self.inventory.spans
-        self.masters = Masters(device, spans)
-        undo.callback(self.masters.leave)
+        self.store = RamStore(device, spans)
+        undo.callback(self.store.leave)
         undo.callback(send_home, self.model)
         self.parameters = Parameters([weight for span in spans for weight in span.weights])
         self.learner = self._new_learner()
-        self.engine = Engine(device, self.masters, self.model, self.inventory, home=self.learner.home, output=habits.output)
+        self.engine = Engine(device, self.store, self.model, self.inventory, home=self.learner.home, output=habits.output)
         self.card.claim(self, Tied.device_bytes)
 
     def untie(self) -> None:
@@ -108,7 +108,7 @@ class Tied:
         self.slow_path.end()
         self.engine.close()
         send_home(self.model)
-        self.masters.leave()
+        self.store.leave()
         self.parameters.thaw()
         self.card.leave(self)
 
@@ -143,8 +143,7 @@ class Tied:
 
     def storages(self) -> set[int]:
         """Return the storage pointers of all bytes of weights, on the device and in the slab."""
-        slab = self.masters.slab.untyped_storage().data_ptr()
-        return self.engine.storages() | self.learner.touched.storages() | {slab}
+        return self.engine.storages() | self.learner.touched.storages() | self.store.storages()
 
     def drop(self) -> None:
         """Let go of all that a call has left which was cut short, without a look at what is noted of the device."""
@@ -161,5 +160,5 @@ class Tied:
 
     def _new_learner(self) -> Learner:
         if self._mode == "chunk":
-            return OnCpu(self.card.device, self.masters, self.inventory.fixed_bytes)
-        return OnDevice(self.card, self, self.masters)
+            return OnCpu(self.card.device, self.store, self.inventory.fixed_bytes)
+        return OnDevice(self.card, self, self.store)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import BadInput
-from .units import Weight
+from .weights import Weight
 
 
 class Parameters:

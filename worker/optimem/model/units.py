@@ -19,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from ..errors import BadInput
+from .weights import Weight, extent
 
 # Spans begin at multiples of this in the slab, in a page and in the arena: enough for every dtype and vector load, and what
 # torch's allocators round up to, so that a span in a block of its own takes no more than is planned.
@@ -33,27 +34,6 @@ def aligned(nbytes: int) -> int:
 
 # A parameter with the module that holds it: the module's path, the module, the parameter's full name, the parameter.
 Named = tuple[str, nn.Module, str, nn.Parameter]
-
-
-@dataclass(frozen=True, eq=False)
-class Weight:
-    """One parameter and how it looks into its span: dtype, size and stride in elements, `start` in bytes. What was made
-    in inference mode keeps looking at what was made in inference mode, for it has no version counter."""
-
-    name: str
-    parameter: nn.Parameter
-    dtype: torch.dtype
-    size: torch.Size
-    stride: tuple[int, ...]
-    start: int
-    inference: bool
-
-    def view(self, block: torch.Tensor, at: int) -> torch.Tensor:
-        """Return this weight as seen in `block` (bytes), whose span begins at byte `at`."""
-        with torch.inference_mode(self.inference):  # a look outlives the mode in which it is taken
-            typed = block[at : at + self.start + _extent(self.size, self.stride, self.dtype)].view(self.dtype)
-            origin = typed.storage_offset() + self.start // self.dtype.itemsize
-            return typed.as_strided(self.size, self.stride, origin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,11 +263,7 @@ def _span(group: Sequence[Named], owners: tuple[str, ...]) -> Span:
 
 def _range(parameter: nn.Parameter) -> tuple[int, int]:
     start = int(parameter.storage_offset()) * parameter.element_size()
-    return start, start + _extent(parameter.size(), parameter.stride(), parameter.dtype)
-
-
-def _extent(size: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) -> int:
-    return (1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))) * dtype.itemsize
+    return start, start + extent(parameter.size(), parameter.stride(), parameter.dtype)
 
 
 def is_plain(parameter: torch.Tensor) -> bool:

@@ -15,10 +15,10 @@ from ..seams.compiled import forget_graphs
 from ..seams.whole import Whole
 from ..wire.protocol import Plan
 from . import fixed
-from .masters import Masters
 from .pager import Pager
 from .pieces import Held
 from .sides import CPU, Sides
+from .store import Store
 
 
 class Engine:
@@ -30,7 +30,7 @@ class Engine:
     def __init__(
         self,
         device: Device,
-        masters: Masters,
+        store: Store,
         model: nn.Module,
         inventory: Inventory,
         *,
@@ -40,7 +40,7 @@ class Engine:
         self.home = home
         self._output = output
         self._device = device
-        self._masters = masters
+        self._store = store
         self._model = model
         self._pageable = {id(weight.parameter) for span in inventory.spans for weight in span.weights}
         self._together = fixed.together(inventory)
@@ -98,16 +98,16 @@ class Engine:
         """Follow `plan` from now on. `held` are bytes of weights that are on the device already; what the plan keeps there
         is not brought again."""
         self._device.settle()
-        order = self._masters.with_neighbours(
+        order = self._store.with_neighbours(
             [span for index in page.units for span in units[index].spans] for page in plan.pages
         )
-        self._whole.run(lambda: self._masters.arrange(order))  # cut short, it would leave bytes that nobody could tell apart
+        self._whole.run(lambda: self._store.arrange(order))  # cut short, it would leave bytes that nobody could tell apart
         try:
-            self._pager = Pager(self._device, self._masters, plan, units, recording, held=held, home=self.home)
+            self._pager = Pager(self._device, self._store, plan, units, recording, held=held, home=self.home)
         except torch.OutOfMemoryError:  # what was held may lie scattered: begin with a clean card
             held.clear()
             self._device.give_back()
-            self._pager = Pager(self._device, self._masters, plan, units, recording, held=held, home=self.home)
+            self._pager = Pager(self._device, self._store, plan, units, recording, held=held, home=self.home)
         self._take_sides()
 
     def let_go(self) -> Held:
@@ -127,8 +127,7 @@ class Engine:
         self._device.settle()
         self._before = self.moved, self.misses
         pager, self._pager = self._pager, None
-        if self._masters.home:
-            self._masters.come_home()
+        self._store.come_home()
         if pager is not None:
             vars(pager).clear()  # who keeps the error keeps the frames in which it came, and those the pager
         self._sides.end()

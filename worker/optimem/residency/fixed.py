@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..data import moving
 from ..model.units import Inventory, is_plain, named, spans_of
+from ..model.weights import relocate
 from ..seams.hooks import Hook
 
 _CPU = torch.device("cpu")
@@ -29,10 +30,10 @@ def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
         for span in spans_of(named(("", tensor) for tensor in away)):
             block = span.source().to(device)
             for weight in span.weights:
-                weight.parameter.data = weight.view(block, 0)
+                weight.look(block, 0)
         for tensor in away:
             if not is_plain(tensor):
-                _relocate(tensor, device)
+                relocate(tensor, device)
 
 
 def send_home(model: nn.Module) -> None:
@@ -100,14 +101,6 @@ class _Back(Hook):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         return moving.move(output, self._came_from.pop()) if self._came_from else output
-
-
-def _relocate(tensor: torch.Tensor, device: torch.device) -> None:
-    """Move a tensor of a class of its own, and the tensors that it is made of."""
-    moved = tensor.data.to(device)
-    for name in tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else ():
-        _relocate(getattr(tensor, name), device)
-    tensor.data = moved
 
 
 def _why(tensor: torch.Tensor) -> str:

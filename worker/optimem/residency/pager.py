@@ -15,15 +15,14 @@ import torch
 from ..card.device import Device
 from ..model.recording import Border, Recording
 from ..model.units import Span, Unit, aligned, use_count
+from ..model.weights import Looks, take
 from ..seams.profiling import profiled
 from ..wire.protocol import Copy, Plan
-from .masters import Masters, poison
 from .pieces import Held, gaps, in_one_block, keep
 from .ring import Ring, Turn
 from .sides import CPU
+from .store import Store, poison
 from .touch import Touched
-
-Look = list[tuple[torch.nn.Parameter, torch.Tensor]]
 
 
 @dataclass(eq=False)
@@ -39,8 +38,8 @@ class Page:
     holds: int = 0
     turn: Turn | None = None
     pieces: Held = field(default_factory=dict)  # a resident page's bytes
-    look: Look = field(default_factory=list)  # where a resident page's parameters look
-    home: Look = field(default_factory=list)  # where they look when the page is not on the device
+    look: Looks = field(default_factory=list)  # where a resident page's parameters look
+    home: Looks = field(default_factory=list)  # where they look when the page is not on the device
 
     @property
     def nbytes(self) -> int:
@@ -54,7 +53,7 @@ class Pager:
     def __init__(
         self,
         device: Device,
-        masters: Masters,
+        store: Store,
         plan: Plan,
         units: Sequence[Unit],
         recording: Recording,
@@ -65,9 +64,9 @@ class Pager:
         """`held` is emptied: what of it the plan keeps on the device stays, all else is let go. `home` is where modules
         compute of which the plan says nothing."""
         self._device = device
-        self._masters = masters
+        self._store = store
         self._plan = plan
-        self._touched = Touched(device, masters)
+        self._touched = Touched(device, store)
         self._poison = poison()
         self.moved = 0  # bytes copied to the device by the plan so far
         self.misses = 0  # pages fetched on touch so far
@@ -138,7 +137,7 @@ class Pager:
         for mark in self._pending:
             self._device.wait(mark)
         self._pending = []
-        _point(self._out)
+        take(self._out)
 
     def acquire(self, path: str, *, next_lap: bool) -> int | None:
         """Make everything that `path` reads usable. Return the copy that the device had to wait for, if any.
@@ -159,7 +158,7 @@ class Pager:
             with profiled("acquire", page.name):
                 self._device.wait(turn.ready)
                 page.turn = turn
-                _point(self._looks[turn.entry])
+                take(self._looks[turn.entry])
             waited = turn.entry
         return waited
 
@@ -189,8 +188,8 @@ class Pager:
             if page.turn is not None and lap:
                 self._end_turn(page)
             if self._poison:
-                _point(page.home)
-        _point(self._back)
+                take(page.home)
+        take(self._back)
         if lap:
             self._ring.end_lap()
 
@@ -206,7 +205,7 @@ class Pager:
                 break
             if page.pieces and not page.holds and not _lasts(page, step):
                 page.pieces, page.look = {}, []
-                _point(page.home)
+                take(page.home)
                 freed += page.nbytes
         self._note_residents()
         self._device.give_back()
@@ -222,7 +221,7 @@ class Pager:
         self._device.settle()
         self._ring.restart()
         self._pending = [
-            self._fetch(block[at:][: aligned(span.nbytes)], self._masters.page([span]), page.name)
+            self._fetch(block[at:][: aligned(span.nbytes)], self._store.bytes_of([span]), page.name)
             for page in self.pages
             for span, (block, at) in page.pieces.items()
         ]
@@ -235,7 +234,7 @@ class Pager:
         for page in self.pages:
             held.update(page.pieces)
             page.turn, page.pieces, page.look, page.source = None, {}, [], None
-            _point(page.home)
+            take(page.home)
         self._touched.drop_all()
         self._looks, self._slots = [], []
         self._arena = self._device.empty(0)
@@ -245,11 +244,11 @@ class Pager:
     def _page(self, index: int, units: Sequence[Unit]) -> Page:
         planned = self._plan.pages[index]
         members = [units[unit] for unit in planned.units]
-        spans = tuple(self._masters.in_order(span for unit in members for span in unit.spans))
+        spans = tuple(self._store.in_order(span for unit in members for span in unit.spans))
         moves = planned.placement in ("resident", "streamed")
-        source = self._masters.page(spans) if moves and spans else None
+        source = self._store.bytes_of(spans) if moves and spans else None
         uses = tuple(use for unit in members for use in unit.uses)
-        home = [(weight.parameter, self._masters.home[weight]) for span in spans for weight in span.weights]
+        home = [look for span in spans for weight in span.weights for look in self._store.home_of(weight)]
         return Page(index, members[0].path, planned.placement, spans, source, uses, home=home)
 
     def _make_residents(self, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
@@ -270,9 +269,7 @@ class Pager:
             page.pieces |= in_one_block(spans, block)
             brought.append((block, page.source[at:][: block.numel()], page.name))
         page.look = [
-            (weight.parameter, weight.view(block, at))
-            for span, (block, at) in page.pieces.items()
-            for weight in span.weights
+            look for span, (block, at) in page.pieces.items() for weight in span.weights for look in weight.looks(block, at)
         ]
         return brought
 
@@ -316,10 +313,10 @@ class Pager:
         assert page.turn is not None
         with profiled("release", page.name):
             if self._poison:
-                self._masters.release(page.spans)
+                self._store.release(page.spans)
                 self._slots[page.turn.entry].fill_(0xFF)
             else:
-                _point(page.home)
+                take(page.home)
             self._ring.give_back(page.turn, self._device.mark())
             page.turn = None
 
@@ -334,18 +331,11 @@ class Pager:
             if span not in self._touched:
                 self._touched.fetch(span)
 
-    def _look(self, page: Page, block: torch.Tensor, at: int) -> Look:
+    def _look(self, page: Page, block: torch.Tensor, at: int) -> Looks:
         pieces = in_one_block(page.spans, block)
         return [
-            (weight.parameter, weight.view(block, at + piece.at))
-            for span, piece in pieces.items()
-            for weight in span.weights
+            look for span, piece in pieces.items() for weight in span.weights for look in weight.looks(block, at + piece.at)
         ]
-
-
-def _point(look: Look) -> None:
-    for parameter, view in look:
-        parameter.data = view
 
 
 def _needs(

@@ -16,8 +16,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..card.device import Device
 from ..model.units import Span, aligned, storage_pointer
-from .masters import Masters, poison
 from .pieces import Held, Piece, by_block, keep
+from .store import Store, poison
 
 _SMALL = 256 << 10  # bytes that take about as long to copy as a copy takes to begin
 _TOGETHER = 4 << 20  # bytes of spans that are fetched in one copy, if the one that is asked for is not larger by itself
@@ -42,9 +42,9 @@ class _Block:
 class Touched:
     """The spans that are on the device because they were touched, in the order of fetching."""
 
-    def __init__(self, device: Device, masters: Masters) -> None:
+    def __init__(self, device: Device, store: Store) -> None:
         self._device = device
-        self._masters = masters
+        self._store = store
         self._poison = poison()
         self._blocks: dict[Span, _Block] = {}
         self._seen: dict[int, tuple[list[Span], list[int], StorageWeakRef]] = {}  # by storage, while anything looks there
@@ -77,7 +77,7 @@ class Touched:
     def fetch(self, span: Span, room: int = 0) -> None:
         """Bring `span`, and small ones behind it, to the device and let their parameters look there; `room` limits both."""
         spans = [span, *self._behind(span, min(room, _TOGETHER))]
-        source = self._masters.page(spans)
+        source = self._store.bytes_of(spans)
         content = self._device.empty(source.numel())
         content.copy_(source, non_blocking=True)
         self.moved += content.numel()
@@ -89,7 +89,7 @@ class Touched:
         for each, start in zip(spans, block.starts, strict=True):
             self._blocks[each] = block
             for weight in each.weights:
-                weight.parameter.data = weight.view(content, start)
+                weight.look(content, start)
         storage = content.untyped_storage()
         self._seen[storage.data_ptr()] = spans, block.starts, StorageWeakRef(storage)
         self.nbytes += content.numel()
@@ -106,7 +106,7 @@ class Touched:
     def let_go(self) -> Held:
         """Hand over what is here; the parameters look at the masters again."""
         held = {span: Piece(block.content, block.start(span)) for span, block in self._blocks.items()}
-        self._masters.return_home(self._blocks)
+        self._store.return_home(self._blocks)
         self._blocks, self.nbytes = {}, 0
         return held
 
@@ -121,7 +121,7 @@ class Touched:
                 self.nbytes -= block.content.numel()
             if self._poison:
                 block.part(span).fill_(0xFF)
-            self._masters.release([span])
+            self._store.release([span])
 
     def drop_all(self) -> None:
         """Let everything go."""
@@ -144,7 +144,7 @@ class Touched:
         """Return the neighbours that follow `span` in the slab and fit with it into `room` bytes, up to the first that is
         here already, or that is large and to be retained where `span` is not, or the other way round."""
         found, taken = [], aligned(span.nbytes)
-        for each in self._masters.behind(span):
+        for each in self._store.behind(span):
             taken += aligned(each.nbytes)
             apart = (each in self.retain) != (span in self.retain) and each.nbytes > _SMALL
             if taken > room or each in self._blocks or apart:

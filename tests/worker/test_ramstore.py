@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+import models
 import optimem
+from optimem.card.names import open_device
+from optimem.model.units import take_stock
+from optimem.residency.ramstore import RamStore
+from same import bits
 
 WEIGHTS = 256 << 20
 
@@ -81,3 +86,28 @@ def test_a_model_that_goes_unlocks(card: torch.device) -> None:
     gc.collect()
     assert not look.is_pinned()
     assert torch.equal(look, kept)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_spans_come_and_go_without_the_others_noticing(card: torch.device, shared: bool) -> None:
+    model, more = models.Stack(4).eval(), models.Stack(3).eval()
+    values = {id(p): bits(p) for each in (model, more) for p in each.parameters()}
+    spans, added = take_stock(model).spans, take_stock(more).spans
+    store = RamStore(open_device(card), spans)
+    held = model.state_dict() if shared else {}
+    store.insert(added)
+    assert store.in_order([*added, *spans]) == [*spans, *added]
+    assert (
+        store.bytes_of([*spans[-1:], *added[:1]]).numel()
+        == store.bytes_of(spans[-1:]).numel() + store.bytes_of(added[:1]).numel()
+    )
+    store.remove([spans[1], added[0]])
+    left = [span for span in (*spans, *added) if span not in (spans[1], added[0])]
+    assert store.bytes_of(left).numel() == store.slab.numel()
+    assert [store.span_of(weight.parameter) for weight in (*spans[1].weights, *added[0].weights)] == [None, None]
+    assert all(store.span_of(weight.parameter) is span for span in left for weight in span.weights)
+    assert all(bits(p) == values[id(p)] for each in (model, more) for p in each.parameters())
+    assert all(bits(held[name]) == bits(p) for name, p in model.named_parameters() if held)
+    store.leave()
+    assert store.storages().isdisjoint(p.untyped_storage().data_ptr() for each in (model, more) for p in each.parameters())
+    assert all(bits(p) == values[id(p)] for each in (model, more) for p in each.parameters())

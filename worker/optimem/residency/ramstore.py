@@ -1,12 +1,11 @@
-"""The masters: every pageable weight's home, one slab of host memory, page-locked where that can be had.
+"""The masters: every pageable weight's home in RAM, one slab of host memory, page-locked where that can be had.
 
-The slab starts in the order of registration. Where pages want other neighbours, as few bytes as may be are moved: within the
-slab, or to another one where somebody else looks into this one, who keeps the old bytes.
+The slab starts in the order of registration. Where pages want other neighbours, as few bytes as possible are moved: within
+the slab, or to another one where somebody else looks into this one, who keeps the old bytes.
 """
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,13 +13,15 @@ import torch
 
 from ..card.device import Device
 from ..card.hostmemory import HostMemory, trim
-from ..model.units import Span, Weight, aligned, storage_pointer, use_count
+from ..model.units import Span, aligned, storage_pointer, use_count
+from ..model.weights import Looks, Weight, go_home
+from .store import poison
 
 _TRIM = 16 << 20  # freed bytes that the C library may keep while the weights move in
 
 
-class Masters:
-    """Owns the slab. While it lives, the parameters of all spans look into it whenever they are not on the device."""
+class RamStore:
+    """The `Store` of weights that fit into RAM. Owns the slab."""
 
     def __init__(self, device: Device, spans: Sequence[Span]) -> None:
         self._device = device
@@ -29,7 +30,6 @@ class Masters:
         self._by_parameter = {id(weight.parameter): span for span in spans for weight in span.weights}
         self._memory = HostMemory(device, sum(aligned(span.nbytes) for span in spans))
         self.slab = self._memory.bytes
-        self.home: dict[Weight, torch.Tensor] = {}  # how each weight looks into the slab
         self._gather(spans)
         self._settle_in(spans, [])
         self._memory.lock()
@@ -39,8 +39,35 @@ class Masters:
         """Bytes of page-locked memory in use, 0 where the slab is pageable."""
         return self.slab.numel() if self.slab.numel() and self.slab.is_pinned() else 0
 
-    def page(self, spans: Sequence[Span]) -> torch.Tensor:
-        """Return the bytes of `spans`, which must be neighbours in this order."""
+    def sample(self) -> torch.Tensor:
+        """See `Store`: the whole slab."""
+        return self.slab
+
+    def home_of(self, weight: Weight) -> Looks:
+        """See `Store`."""
+        return weight.home
+
+    def storages(self) -> set[int]:
+        """See `Store`: the slab's alone."""
+        return {self.slab.untyped_storage().data_ptr()}
+
+    def insert(self, spans: Sequence[Span]) -> None:
+        """See `Store`. RAM holds the old slab and the new one for a moment."""
+        self._by_parameter |= {id(weight.parameter): span for span in spans for weight in span.weights}
+        order = [*self._order, *spans]
+        self._move_out(order, _layout(order))
+
+    def remove(self, spans: Sequence[Span]) -> None:
+        """See `Store`. RAM holds the old slab and the new one for a moment."""
+        gone = set(spans)
+        for span in spans:
+            self._give_away(span)
+        order = [span for span in self._order if span not in gone]
+        self._by_parameter = {id(weight.parameter): span for span in order for weight in span.weights}
+        self._move_out(order, _layout(order))
+
+    def bytes_of(self, spans: Sequence[Span]) -> torch.Tensor:
+        """See `Store`."""
         start = self._at[spans[0]]
         end = start
         for span in spans:
@@ -50,24 +77,23 @@ class Masters:
         return self.slab[start:end]
 
     def behind(self, span: Span) -> Iterator[Span]:
-        """Yield the spans that follow `span` in the slab."""
+        """See `Store`."""
         for index in range(self._index[span] + 1, len(self._order)):
             yield self._order[index]
 
     def in_order(self, spans: Iterable[Span]) -> list[Span]:
-        """Return `spans` in the order in which they lie in the slab."""
+        """See `Store`."""
         return sorted(spans, key=self._index.__getitem__)
 
     def with_neighbours(self, pages: Iterable[Sequence[Span]]) -> list[Span]:
-        """Return the order that is nearest to the present one and in which the spans of each page are neighbours: they come
-        to where the first of them lies. Pages have no span in common."""
+        """See `Store`."""
         page_of = {span: spans for page in pages for spans in [self.in_order(page)] for span in spans}
         return list(dict.fromkeys(span for old in self._order for span in page_of.get(old, (old,))))
 
     def arrange(self, order: Sequence[Span]) -> None:
-        """Bring the spans into `order`, moving only what lies between places where both orders hold the same spans.
+        """See `Store`. Only what lies between places where both orders hold the same spans is moved.
 
-        No copy from the slab may be in flight, and nothing of ours but parameters and `home` may look into it.
+        Nothing of ours but parameters and their homes may look into the slab.
         """
         wanted = _layout(order)
         if wanted != self._at and self._is_shared():
@@ -87,43 +113,43 @@ class Masters:
     def _is_shared(self) -> bool:
         """Tell whether more looks into the slab than what we know: a state_dict, an alias that the model keeps."""
         slab = self.slab.untyped_storage()
-        parameters = [weight.parameter for span in self._at for weight in span.weights]
-        bases = {id(view._base): view._base for view in self.home.values() if view._base is not None}
-        ours = [self.slab, *self.home.values(), *bases.values(), *parameters]
+        weights = [weight for span in self._at for weight in span.weights]
+        views = [view for weight in weights for _, view in weight.home]
+        bases = {id(view._base): view._base for view in views if view._base is not None}
+        ours = [self.slab, *views, *bases.values(), *(weight.parameter for weight in weights)]
         return use_count(slab) > sum(storage_pointer(tensor) == slab.data_ptr() for tensor in ours)
 
     def _move_out(self, order: Sequence[Span], wanted: dict[Span, int]) -> None:
-        """Leave the slab to those who look into it."""
-        memory = HostMemory(self._device, self.slab.numel())
+        """Move to another slab with `order` in it, and leave this one to those who look into it."""
+        memory = HostMemory(self._device, sum(aligned(span.nbytes) for span in order))
         for span in order:
-            memory.bytes[wanted[span] :][: span.nbytes].copy_(self._at_span(span))
+            source = self._at_span(span) if span in self._at else span.source()
+            memory.bytes[wanted[span] :][: span.nbytes].copy_(source)
         self._memory.unlock()
         self._memory, self.slab, self._at = memory, memory.bytes, wanted
         self._settle_in(order, order)
         self._memory.lock()
 
     def return_home(self, spans: Iterable[Span]) -> None:
-        """Let the parameters of `spans` look into the slab."""
+        """See `Store`."""
         for span in spans:
-            for weight in span.weights:
-                weight.parameter.data = self.home[weight]
+            go_home(span.weights)
 
     def come_home(self) -> None:
-        """Let all parameters look into the slab."""
+        """See `Store`."""
         self.return_home(self._order)
 
     def release(self, spans: Iterable[Span]) -> None:
-        """Let the parameters of `spans`, just released, look into the slab; with OPTIMEM_POISON=1 at NaN instead, until
-        `return_home`, so that a reader that holds nothing cannot be right by luck."""
+        """See `Store`."""
         if not self._poison:
             self.return_home(spans)
             return
         for span in spans:
             for weight in span.weights:
-                weight.parameter.data = _nothing(weight)
+                weight.look_nowhere()
 
     def span_of(self, tensor: torch.Tensor) -> Span | None:
-        """Return the span of which `tensor` is a parameter, or into whose bytes in the slab it looks."""
+        """See `Store`."""
         known = self._by_parameter.get(id(tensor))
         if known is None and storage_pointer(tensor) == self.slab.untyped_storage().data_ptr():
             index = bisect_right(self._starts, int(tensor.storage_offset()) * tensor.element_size()) - 1
@@ -131,14 +157,18 @@ class Masters:
         return known
 
     def leave(self) -> None:
-        """Give every span a storage of its own again and let the parameters look into it. The slab is pageable again."""
+        """See `Store`. The slab is pageable again."""
         for span in self._at:
-            with torch.inference_mode(False):
-                own = span.own(self._at_span(span))
-            for weight in span.weights:
-                weight.parameter.data = weight.view(own, 0)
-        self.home.clear()
+            self._give_away(span)
         self._memory.unlock()
+
+    def _give_away(self, span: Span) -> None:
+        """Let the parameters of `span` look into a storage of its own."""
+        with torch.inference_mode(False):
+            own = span.own(self._at_span(span))
+        for weight in span.weights:
+            weight.leave_home()
+            weight.look(own, 0)
 
     def _gather(self, spans: Sequence[Span]) -> None:
         """Move the weights in one by one, which frees what they were copied from: RAM never holds them twice."""
@@ -161,23 +191,10 @@ class Masters:
 
     def _move_in(self, span: Span) -> None:
         for weight in span.weights:
-            self.home[weight] = weight.view(self.slab, self._at[span])
-        self.return_home([span])
+            weight.settle(self.slab, self._at[span])
 
     def _at_span(self, span: Span) -> torch.Tensor:
         return self.slab[self._at[span] :][: span.nbytes]
-
-
-def poison() -> bool:
-    """Tell whether released bytes are to be filled with NaN, which is for tests and for hunting wrong readers."""
-    return os.environ.get("OPTIMEM_POISON") == "1"
-
-
-def _nothing(weight: Weight) -> torch.Tensor:
-    """Return a tensor of the weight's shape whose every byte is 0xFF: NaN for every float."""
-    with torch.inference_mode(weight.inference):
-        one = torch.full((weight.dtype.itemsize,), 0xFF, dtype=torch.uint8).view(weight.dtype)
-        return one.expand(weight.size)
 
 
 def _layout(spans: Sequence[Span]) -> dict[Span, int]:
