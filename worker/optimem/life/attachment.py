@@ -38,7 +38,7 @@ from ..wire.session import Session
 from . import callers
 from .agreement import Agreement
 from .allowance import Allowance
-from .calls import Call, Entry, PlannedCall, RecordedCall, WeighedCall
+from .calls import Call, Entry, PlannedCall, RecordedCall, WatchedCall, WeighedCall
 from .curriculum import Curriculum, Facts
 from .journal import Journal
 from .shortage import Shortage
@@ -177,10 +177,10 @@ class Attachment:
 
     def _leave(self, path: str, output: Any) -> Any:
         """Return what replaces the output, None where nothing does. Called after an exception too."""
-        if output is None and not self._gate.mine():
-            return None  # the gate has refused this thread
-        outermost = self._gate.is_last(path)
         result, call = output, self._call
+        if call.over or (output is None and not self._gate.mine()):
+            return None  # the hook has ended the call with an error, or the gate has refused this thread
+        outermost = self._gate.is_last(path)
         try:
             call.leave(path, output)
             if outermost:
@@ -233,8 +233,8 @@ class Attachment:
             return WeighedCall(entry, tied, journal, agreed)
         if not tied.engine.follows:  # a call was cut short, or memory ran out before all was there
             self._follow(agreed, recorded=True)
-        watched = lesson is Lesson.WATCH
-        return PlannedCall(entry, tied, journal, agreement=agreed, allowance=allowance, watched=watched)
+        kind = WatchedCall if lesson is Lesson.WATCH and not tied.engine.both_sides else PlannedCall
+        return kind(entry, tied, journal, agreement=agreed, allowance=allowance)
 
     def _end_or_abandon(self, call: Call, output: Any) -> Any:
         try:

@@ -215,25 +215,21 @@ class WeighedCall(Call):
 
 
 class PlannedCall(Call):
-    """A call that follows the plan in force. `watched`: weights that nobody holds are brought when they are read."""
+    """A call that follows the plan in force."""
 
-    def __init__(
-        self, entry: Entry, tied: Tied, journal: Journal, *, agreement: Agreement, allowance: Allowance, watched: bool
-    ) -> None:
+    watched = False
+
+    def __init__(self, entry: Entry, tied: Tied, journal: Journal, *, agreement: Agreement, allowance: Allowance) -> None:
         super().__init__(entry, tied, journal)
         self._agreement, self._allowance = agreement, allowance
         self._engine, self._meter, self._timed = tied.engine, tied.meter, agreement.borders
-        self._watch = Watch(self._bring_read, lambda made: None) if watched and not tied.engine.both_sides else None
         self._misses = 0
 
     def start(self, args: Any, kwargs: Any) -> None:
         assert self._agreement.recording is not None
         self._misses = self._engine.misses
         self._engine.begin()
-        self._meter.begin(self._agreement.recording, timed=self._watch is None)
-        if self._watch is not None:
-            self.entry.undo.add(self._watch.stop)
-            self._watch.start()
+        self._meter.begin(self._agreement.recording, timed=not self.watched)
 
     def enter(self, path: str, args: Any, kwargs: Any, *, outermost: bool) -> tuple[Any, Any]:
         if self._allowance.owed():
@@ -255,8 +251,6 @@ class PlannedCall(Call):
             timer.begin_step(None, on_cpu=self._engine.on_cpu())
 
     def stop(self) -> None:
-        if self._watch is not None:
-            self._watch.stop()
         self._meter.end(failed=True)
         self._engine.finish(lap=True)
 
@@ -278,11 +272,39 @@ class PlannedCall(Call):
             self._allowance.settle(freed)
             self.tied.tie()
 
-    def _bring_read(self, tensor: torch.Tensor) -> None:
-        """Bring a weight that is read though nobody holds it; the next forward is recorded again."""
-        if not isinstance(tensor, torch.nn.Parameter):
-            return
-        span = self.tied.store.span_of(tensor)
-        if span is not None and self._watch is not None:
+
+class WatchedCall(PlannedCall):
+    """A call that follows the plan, in which a weight that nobody holds is brought when it is read.
+
+    What we do at borders is not watched: re-pointing a weight would count as reading it.
+    """
+
+    watched = True
+
+    def __init__(self, entry: Entry, tied: Tied, journal: Journal, *, agreement: Agreement, allowance: Allowance) -> None:
+        super().__init__(entry, tied, journal, agreement=agreement, allowance=allowance)
+        self._watch = Watch(self._bring, lambda made: None)
+
+    def start(self, args: Any, kwargs: Any) -> None:
+        super().start(args, kwargs)
+        self.entry.undo.add(self._watch.stop)
+        self._watch.start()
+
+    def enter(self, path: str, args: Any, kwargs: Any, *, outermost: bool) -> tuple[Any, Any]:
+        with self._watch.aside():
+            return super().enter(path, args, kwargs, outermost=outermost)
+
+    def leave(self, path: str, output: Any) -> None:
+        with self._watch.aside():
+            super().leave(path, output)
+
+    def stop(self) -> None:
+        self._watch.stop()
+        super().stop()
+
+    def _bring(self, tensor: torch.Tensor) -> None:
+        """Bring a weight that is about to be read; the next forward is recorded again."""
+        span = self.tied.store.span_of(tensor) if isinstance(tensor, torch.nn.Parameter) else None
+        if span is not None:
             with self._watch.aside():
                 self._engine.touch(span)
