@@ -25,6 +25,7 @@ from ..model.units import Inventory, Span, Unit, by_owner
 from ..residency.engine import Engine
 from ..residency.fixed import PackedTies, send_home
 from ..residency.ramstore import RamStore
+from ..residency.sides import CPU
 from ..seams.casts import Casts
 from ..seams.fastpaths import SlowPath
 from ..seams.gate import Gate
@@ -96,6 +97,7 @@ class Tied:
         self.parameters = Parameters([weight for span in spans for weight in span.weights])
         self.learner = self._new_learner()
         self.engine = Engine(device, self.store, self.model, self.inventory, home=self.learner.home, output=habits.output)
+        self._fixed_bytes = 0 if self.learner.home == CPU else self.inventory.fixed_bytes
         self.card.claim(self, Tied.device_bytes)
 
     def untie(self) -> None:
@@ -114,8 +116,7 @@ class Tied:
 
     def device_bytes(self) -> int:
         """Return the device bytes that are claimed for weights, and for what stays there beside them."""
-        fixed = 0 if self.engine.home.type == "cpu" else self.inventory.fixed_bytes
-        return self.weight_bytes + fixed
+        return self.weight_bytes + self._fixed_bytes
 
     @property
     def weight_bytes(self) -> int:

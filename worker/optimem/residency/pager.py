@@ -74,6 +74,7 @@ class Pager:
         self._home = home
         self._page_of = {span: page for page in self.pages for span in page.spans}
         self._needs = _needs(self.pages, units, plan, set(recording.called))
+        self._resident_bytes = 0
         missing = self._make_residents(held)
         self._arena = device.empty(plan.arena_bytes)
         self._slots = [self._slot(copy) for copy in plan.copies]
@@ -96,8 +97,7 @@ class Pager:
     @property
     def weight_bytes(self) -> int:
         """Device bytes that weights take now."""
-        resident = sum(page.nbytes for page in self.pages if page.pieces)
-        return resident + self._arena.numel() + self._touched.nbytes
+        return self._resident_bytes + self._plan.arena_bytes + self._touched.nbytes
 
     def residents(self) -> set[Span]:
         """Return the spans of the pages that stay on the device."""
@@ -276,6 +276,7 @@ class Pager:
     def _note_residents(self) -> None:
         """Note what every outermost call needs of the pages that are resident now."""
         residents = [page for page in self.pages if page.pieces]
+        self._resident_bytes = sum(page.nbytes for page in residents)
         blocks = [self._arena, *(piece.block for page in residents for piece in page.pieces.values())]
         self._out = [look for page in residents for look in page.look]
         self._back = [look for page in residents for look in page.home]

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from .compiled import pause_compiling
+from .compiled import outside_graphs, pause_compiling
 from .modes import Ours, Stay, left_behind
 
 # What may be asked of a tensor without reading it, as named by torch's function mode.
@@ -83,6 +83,12 @@ class _Functions(Ours, TorchFunctionMode):
 
 
 class _Operations(Ours, TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from wrapping our method in its own mark for Dynamo, whose first call imports the compiler: seconds."""
+        return False
+
+    @outside_graphs
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         watch = self.owner()
         if watch is None or watch.busy:
