@@ -34,7 +34,7 @@ test: test-go test-torch
 
 test-go: setup browser
 	go vet ./...
-	go test ./planner ./internal/...  # nothing in them runs at the same time as anything else, and they compute a lot
+	go test ./planner ./planner/search ./internal/...  # nothing in them runs at the same time as anything else, and they compute a lot
 	go test -race ./bindings/... ./cmd/... ./controller/... ./ipc/... ./planner/contract/... ./planner/probe/...
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/optimemctl
 
@@ -70,7 +70,7 @@ bench: setup
 soak: setup
 	OPTIMEM_SOAK=10000 $(VENV)/bin/python -m pytest tests/worker/test_soak.py
 	go test ./ipc -run '^$$' -fuzz FuzzDecode -fuzztime 10m
-	go test ./planner -run '^$$' -fuzz FuzzBuild -fuzztime 10m
+	go test ./planner/search -run '^$$' -fuzz FuzzBuild -fuzztime 10m
 
 clean:
 	rm -rf bin build .venv .venv-torch* worker/optimem/_planner.*

@@ -4,7 +4,7 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 func TestAPlanCanBeMadeAgainFromItsBasis(t *testing.T) {
@@ -17,7 +17,7 @@ func TestAPlanCanBeMadeAgainFromItsBasis(t *testing.T) {
 				continue
 			}
 			plans++
-			again, err := planner.Build(planned.Basis.Manifest, planned.Basis.Machine, planned.Basis.Options)
+			again, err := search.Build(planned.Basis.Manifest, planned.Basis.Machine, planned.Basis.Options)
 			again.Version = planned.Plan.Version
 			if err != nil || !reflect.DeepEqual(again, planned.Plan) {
 				t.Errorf("plan %d: %v\ngot  %+v\nwant %+v", planned.Plan.Version, err, again, planned.Plan)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/optimem/optimem/ipc"
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 const (
@@ -88,7 +89,7 @@ func (s *Session) Stop(ctx context.Context, reason string) error {
 }
 
 // Shrink makes the worker give back size bytes of device memory within a time, and sends the plan for what is left.
-// Where that plan cannot be made, nothing is sent and the error says why: *planner.TooSmallError for too little memory.
+// Where that plan cannot be made, nothing is sent and the error says why: *search.TooSmallError for too little memory.
 func (s *Session) Shrink(ctx context.Context, size planner.Bytes, within time.Duration) error {
 	return s.ask(ctx, func(ctx context.Context) error { return s.shrink(ctx, size, within) })
 }
@@ -430,7 +431,7 @@ func (s *Session) draft(ctx context.Context, measured ipc.Measured, limit planne
 	if err != nil {
 		return draft{}, err
 	}
-	plan, err := planner.Build(basis.Manifest, basis.Machine, basis.Options)
+	plan, err := search.Build(basis.Manifest, basis.Machine, basis.Options)
 	if err != nil {
 		return draft{}, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/optimem/optimem/ipc"
 	"github.com/optimem/optimem/planner"
 	"github.com/optimem/optimem/planner/probe"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // A journal keeps events.
@@ -571,7 +572,7 @@ func TestShrinkingTooFarSendsNothing(t *testing.T) {
 				t.Errorf("shrinking by %d went through", size)
 			}
 		}
-		var small *planner.TooSmallError
+		var small *search.TooSmallError
 		if err := talk.session.Shrink(t.Context(), planner.Bytes(plan.BudgetBytes)-1, time.Second); !errors.As(err, &small) {
 			t.Errorf("shrinking to one byte: %v", err)
 		}

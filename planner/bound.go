@@ -48,7 +48,7 @@ func firstReads(m Manifest, link Link) [][]read {
 func chain(steps []Step, reads [][]read, head Nanoseconds, anchor int) Nanoseconds {
 	var seen map[int]bool // of units that are used more than once
 	var c Nanoseconds
-	x := -Nanoseconds(largest)
+	x := -Nanoseconds(Largest)
 	for i := range steps {
 		s := (anchor + i) % len(steps)
 		for _, r := range reads[s] {
@@ -71,5 +71,5 @@ func chain(steps []Step, reads [][]read, head Nanoseconds, anchor int) Nanosecon
 
 // bareTransfer is the time of size bytes on the link without latency, rounded down.
 func bareTransfer(link Link, size Bytes) Nanoseconds {
-	return max(0, Link{0, link.orUsual().Rate}.Transfer(size)-1)
+	return max(0, Link{0, link.OrUsual().Rate}.Transfer(size)-1)
 }

@@ -11,8 +11,9 @@ import (
 // Bytes is a size. It is signed so that a difference cannot wrap.
 type Bytes int64
 
-// largest is the largest size and the longest time that the planner takes, so that sums and laps cannot overflow.
-const largest = 1 << 50
+// Largest is the largest size, in bytes, and the longest time, in ns, that the planner takes: some 13 days, or 1 PiB. Sums and
+// laps within it cannot overflow.
+const Largest = 1 << 50
 
 var binaryUnits = []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 
@@ -73,7 +74,7 @@ func split(text string) (*big.Rat, string, error) {
 func whole(number *big.Rat, factor int64) (n int64, ok bool) {
 	product := new(big.Rat).Mul(number, new(big.Rat).SetInt64(factor))
 	floor := new(big.Int).Quo(product.Num(), product.Denom())
-	return floor.Int64(), floor.IsInt64() && floor.Int64() <= largest
+	return floor.Int64(), floor.IsInt64() && floor.Int64() <= Largest
 }
 
 // ParseBytes reads "6GiB", "512 MB", "1.5g" or a bare number of bytes.
@@ -85,7 +86,7 @@ func ParseBytes(text string) (Bytes, error) {
 	}
 	size, ok := whole(number, factor)
 	if !ok {
-		return 0, fmt.Errorf("%q is above the largest size, %v", text, Bytes(largest))
+		return 0, fmt.Errorf("%q is above the largest size, %v", text, Bytes(Largest))
 	}
 	return Bytes(size), nil
 }
@@ -136,7 +137,7 @@ func ParseCapacity(text string) (Capacity, error) {
 	}
 	n, ok := whole(number, factor)
 	if !ok || n == 0 {
-		return Capacity{}, fmt.Errorf("%q is out of range: give more than 0 and at most %d", text, int64(largest))
+		return Capacity{}, fmt.Errorf("%q is out of range: give more than 0 and at most %d", text, int64(Largest))
 	}
 	if unit == "" {
 		return Capacity{Parameters: n}, nil

@@ -8,9 +8,6 @@ import (
 // ErrInvalid tells that a manifest, a machine or a plan contradicts itself.
 var ErrInvalid = errors.New("invalid")
 
-// ErrBroken tells that the planner made a plan that breaks one of its promises: a fault of the planner's own.
-var ErrBroken = errors.New("the planner broke a promise of its own")
-
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
 }
@@ -34,7 +31,7 @@ func (m Manifest) Check() error {
 		if !time.add(int64(s.Compute)) || !time.add(int64(s.CPU)) {
 			return invalid("steps[%d]: a time of %d ns on the device and %d ns on the CPU is out of range", i, int64(s.Compute), int64(s.CPU))
 		}
-		if s.Activations < 0 || s.Activations > largest || s.Crossing < 0 || s.Crossing > largest {
+		if s.Activations < 0 || s.Activations > Largest || s.Crossing < 0 || s.Crossing > Largest {
 			return invalid("steps[%d]: %d bytes of activations or %d at its border are out of range", i, int64(s.Activations), int64(s.Crossing))
 		}
 	}
@@ -45,7 +42,7 @@ func (m Manifest) Check() error {
 		if u.Path == "" {
 			return invalid("units[%d]: the path is empty", i)
 		}
-		if !size.add(int64(u.Bytes)) || u.Parameters < 0 || u.Parameters > largest {
+		if !size.add(int64(u.Bytes)) || u.Parameters < 0 || u.Parameters > Largest {
 			return invalid("units[%d] (%s): %d bytes and %d parameters are out of range", i, u.Path, int64(u.Bytes), u.Parameters)
 		}
 		if err := m.checkUses(i); err != nil {
@@ -74,7 +71,7 @@ func (m Manifest) checkUses(i int) error {
 type total int64
 
 func (s *total) add(n int64) bool {
-	if n < 0 || n > largest || int64(*s) > largest-n {
+	if n < 0 || n > Largest || int64(*s) > Largest-n {
 		return false
 	}
 	*s += total(n)
@@ -82,9 +79,9 @@ func (s *total) add(n int64) bool {
 }
 
 func (machine Machine) check() error {
-	if machine.Free < 0 || machine.Free > largest || machine.Link.Latency < 0 || machine.Link.Latency > largest || machine.Link.Rate < 0 ||
+	if machine.Free < 0 || machine.Free > Largest || machine.Link.Latency < 0 || machine.Link.Latency > Largest || machine.Link.Rate < 0 ||
 		machine.Host.Rate < 0 || machine.Host.CrossRate < 0 ||
-		machine.Crossing.Latency < 0 || machine.Crossing.Latency > largest || machine.Crossing.Rate < 0 {
+		machine.Crossing.Latency < 0 || machine.Crossing.Latency > Largest || machine.Crossing.Rate < 0 {
 		return invalid("machine: %d free bytes, a latency of %d ns, a rate of %d bytes/s, a host of %d and %d bytes/s, or crossings with %d ns and %d bytes/s are out of range",
 			int64(machine.Free), int64(machine.Link.Latency), int64(machine.Link.Rate), int64(machine.Host.Rate), int64(machine.Host.CrossRate),
 			int64(machine.Crossing.Latency), int64(machine.Crossing.Rate))
@@ -98,14 +95,14 @@ func (machine Machine) checkTraffic(m Manifest) error {
 	for i, u := range m.Units {
 		transfer := machine.Link.Transfer(u.Bytes)
 		for range u.Uses {
-			if transfer >= largest || !time.add(int64(transfer)) || !size.add(int64(u.Bytes)) {
+			if transfer >= Largest || !time.add(int64(transfer)) || !size.add(int64(u.Bytes)) {
 				return invalid("units[%d] (%s): %v in each of %d uses at %d bytes/s take longer than 13 days: is the rate in bytes per second?",
-					i, u.Path, u.Bytes, len(u.Uses), int64(machine.Link.orUsual().Rate))
+					i, u.Path, u.Bytes, len(u.Uses), int64(machine.Link.OrUsual().Rate))
 			}
 		}
 	}
 	for i, step := range m.Steps {
-		if !time.add(int64(machine.crossing(step.Crossing))) {
+		if !time.add(int64(machine.CrossingTime(step.Crossing))) {
 			return invalid("steps[%d]: %v of activations take longer than 13 days to cross", i, step.Crossing)
 		}
 	}
@@ -168,10 +165,10 @@ func (p Plan) checkBudget(Manifest) error {
 // checkCopies wants copies in order, inside the arena, of streamed pages, the same in every lap of the ring, and one for
 // every use of such a page.
 func (p Plan) checkCopies(m Manifest) error {
-	if p.Laps < 0 || p.Laps > mostTurns || len(p.Copies)%p.turn() != 0 {
-		return invalid("laps: %d copies are not those of %d laps, at most %d", len(p.Copies), p.Laps, mostTurns)
+	if p.Laps < 0 || p.Laps > MostLaps || len(p.Copies)%p.Turn() != 0 {
+		return invalid("laps: %d copies are not those of %d laps, at most %d", len(p.Copies), p.Laps, MostLaps)
 	}
-	perLap := len(p.Copies) / p.turn()
+	perLap := len(p.Copies) / p.Turn()
 	for k, c := range p.Copies {
 		switch {
 		case c.Page < 0 || c.Page >= len(p.Pages) || p.Pages[c.Page].Placement != Streamed:
@@ -199,7 +196,7 @@ func alike(a, b Copy) bool { return a.Page == b.Page && a.First == b.First && a.
 // checkUses wants a copy around every use of a streamed page.
 func (p Plan) checkUses(m Manifest) error {
 	copies := make([][]Copy, len(p.Pages)) // of one lap
-	for _, c := range p.Copies[:len(p.Copies)/p.turn()] {
+	for _, c := range p.Copies[:len(p.Copies)/p.Turn()] {
 		copies[c.Page] = append(copies[c.Page], c)
 	}
 	for i, page := range p.Pages {
@@ -232,8 +229,8 @@ func (p Plan) checkRing(Manifest) error {
 	for k, c := range p.Copies {
 		sizes[k], offsets[k] = p.Pages[c.Page].Bytes, c.Offset
 	}
-	perLap, until := len(p.Copies)/p.turn(), p.heldUntil()
-	latest := waits(sizes, offsets, perLap)
+	perLap, until := len(p.Copies)/p.Turn(), p.heldUntil()
+	latest := Waits(sizes, offsets, perLap)
 	for k, c := range p.Copies {
 		if latest[k] < c.After {
 			return invalid("copies[%d]: it takes bytes of the copy %d places earlier and does not wait for it", k, latest[k])
@@ -251,7 +248,7 @@ func (p Plan) heldUntil() []int {
 	until := make([]int, len(p.Copies))
 	for k, c := range p.Copies {
 		until[k] = c.Last
-		if k%(len(p.Copies)/p.turn()) > 0 {
+		if k%(len(p.Copies)/p.Turn()) > 0 {
 			until[k] = max(until[k], until[k-1])
 		}
 	}

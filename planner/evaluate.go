@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// mostLaps bounds how long Evaluate waits for the period to repeat.
-const mostLaps = 64
+// mostPlayed bounds how long Evaluate waits for the period to repeat.
+const mostPlayed = 64
 
 // A Timeline is what a plan's engines do, lap after lap. All times are from the start of the first lap. Its lists cover the
 // last turn of the ring that was run, which is as many laps as the plan says: step s of its lap i is entry i*steps + s.
@@ -43,9 +43,9 @@ var ErrDeadlock = errors.New("the ring deadlocks")
 // forward starts and ends on the device, in the mode chunk in RAM.
 func Evaluate(m Manifest, p Plan, machine Machine) (Timeline, error) {
 	r := newRun(m, p, machine)
-	ends := make([]Nanoseconds, 0, mostLaps)
-	for len(ends) < mostLaps && repeats(ends, p.turn()) == 0 {
-		for range p.turn() {
+	ends := make([]Nanoseconds, 0, mostPlayed)
+	for len(ends) < mostPlayed && repeats(ends, p.Turn()) == 0 {
+		for range p.Turn() {
 			if err := r.lap(); err != nil {
 				return Timeline{}, err
 			}
@@ -53,15 +53,6 @@ func Evaluate(m Manifest, p Plan, machine Machine) (Timeline, error) {
 		}
 	}
 	return r.timeline(ends), nil
-}
-
-// turn is how many laps one turn of the ring takes.
-func (p Plan) turn() int { return max(1, p.Laps) }
-
-// steady tells whether the last three laps took the same time.
-func steady(ends []Nanoseconds) bool {
-	n := len(ends)
-	return n >= 4 && ends[n-1]-ends[n-2] == ends[n-2]-ends[n-3] && ends[n-2]-ends[n-3] == ends[n-3]-ends[n-4]
 }
 
 // repeats is the number of laps, a multiple of turn, after which their times have repeated twice, or 0.
@@ -109,7 +100,7 @@ type filling struct {
 }
 
 func newRun(m Manifest, p Plan, machine Machine) *run {
-	r := &run{steps: m.Steps, copies: p.Copies, turn: p.turn(), side: sideOf(m, p, machine), transfer: make([]Nanoseconds, len(p.Copies))}
+	r := &run{steps: m.Steps, copies: p.Copies, turn: p.Turn(), side: sideOf(m, p, machine), transfer: make([]Nanoseconds, len(p.Copies))}
 	for k, c := range p.Copies {
 		r.transfer[k] = machine.Link.Transfer(p.Pages[c.Page].Bytes)
 	}

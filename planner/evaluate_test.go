@@ -3,8 +3,6 @@ package planner
 import (
 	"errors"
 	"testing"
-
-	"pgregory.net/rapid"
 )
 
 // allStreamed is the plan in which every unit streams through an arena of k of them.
@@ -77,89 +75,4 @@ func TestActivationsCrossBehindTheCopiesThatHaveRoom(t *testing.T) {
 	if timeline.StepStart[1] != timeline.CopyEnd[1]+crossing {
 		t.Errorf("activations are there at %v, the copies at %v", timeline.StepStart[1], timeline.CopyEnd[1])
 	}
-}
-
-func TestTransfersRoundUpAndDoNotOverflow(t *testing.T) {
-	link := Link{10, 3_000_000_000}
-	for size, want := range map[Bytes]Nanoseconds{0: 10, 1: 11, 3: 11, 4: 12, 3_000_000_000: 1_000_000_010} {
-		if got := link.Transfer(size); got != want {
-			t.Errorf("%d bytes: got %d ns, not %d", int64(size), int64(got), int64(want))
-		}
-	}
-	if got := (Link{0, 34_466_913_223}).Transfer(9_123_840); got != 264_714 { // a hair above 264713
-		t.Errorf("9123840 bytes: got %d ns, not 264714", int64(got))
-	}
-	if got := (Link{0, 1}).Transfer(largest); got != largest {
-		t.Errorf("got %d", int64(got))
-	}
-}
-
-func TestScalingTimeScalesThePeriod(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		m := manifests(t)
-		machine := Machine{Link: Link{Nanoseconds(rapid.IntRange(0, 9_000).Draw(t, "latency")), 1_000_000_000}} // whole ns per byte
-		p, err := Build(m, machine, percent(int64(rapid.IntRange(10, 100).Draw(t, "share"))))
-		if tooSmall(t, err) {
-			return
-		}
-		slow := m
-		slow.Steps = append([]Step(nil), m.Steps...)
-		for i := range slow.Steps {
-			slow.Steps[i].Compute *= 4
-		}
-		timeline, _ := Evaluate(slow, p, Machine{Link: Link{4 * machine.Link.Latency, machine.Link.Rate / 4}})
-		if timeline.Period != 4*p.Period {
-			t.Fatalf("%d at quarter speed, %d before", int64(timeline.Period), int64(p.Period))
-		}
-	})
-}
-
-func TestTheStepsAndCrossingsOfAPlanFillItsPeriod(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		m := manifests(t)
-		o := percent(int64(rapid.IntRange(1, 110).Draw(t, "share")))
-		o.Mode = rapid.SampledFrom([]Mode{ModeChunk, ModeAuto}).Draw(t, "mode")
-		p, err := Build(m, pcie, o)
-		if tooSmall(t, err) || p.Laps > 1 {
-			return
-		}
-		timeline, err := Evaluate(m, p, pcie)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var sum Nanoseconds
-		for s, step := range m.Steps {
-			takes := step.Compute
-			if timeline.OnCPU != nil && timeline.OnCPU[s] {
-				takes = step.CPU
-			}
-			if got := timeline.StepEnd[s] - timeline.StepStart[s]; got != takes {
-				t.Errorf("step %d takes %v, not %v", s, got, takes)
-			}
-			if sum += takes; timeline.Crossing != nil {
-				sum += timeline.Crossing[s]
-			}
-		}
-		sum += timeline.Back
-		if len(p.Copies) == 0 && sum != p.Period {
-			t.Errorf("steps and crossings take %v, the period is %v", sum, p.Period)
-		}
-	})
-}
-
-func TestNoPlanBeatsTheBound(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.IntRange(2, 8).Draw(t, "n")
-		sizes, times := make([]Bytes, n), make([]Nanoseconds, n)
-		for i := range n {
-			sizes[i] = Bytes(512 * rapid.IntRange(1, 2000).Draw(t, "size"))
-			times[i] = Nanoseconds(rapid.IntRange(0, 200_000).Draw(t, "time"))
-		}
-		m := chainOf(sizes, times)
-		budget := m.Weights() * Bytes(rapid.IntRange(20, 95).Draw(t, "percent")) / 100
-		bound := Bound(m, pcie, budget)
-		if best, found := newOracle(m, pcie).best(budget); found && best < float64(bound) {
-			t.Fatalf("a set of residents takes %.1f, the bound is %d", best, int64(bound))
-		}
-	})
 }

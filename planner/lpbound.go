@@ -24,7 +24,7 @@ func LPBound(m Manifest, machine Machine, budget Bytes, streams bool) Nanosecond
 		middle := low + (high-low)/2
 		room := budget
 		if streams {
-			room += moved(machine.Link.orUsual().Rate, middle)
+			room += moved(machine.Link.OrUsual().Rate, middle)
 		}
 		if base+max(0, total-saved(items, room, total)) <= middle {
 			high = middle
@@ -104,8 +104,8 @@ func saved(items []lpItem, size Bytes, total Nanoseconds) Nanoseconds {
 // moved is how many bytes a link moves in a time, rounded up.
 func moved(rate Bytes, time Nanoseconds) Bytes {
 	size := float64(rate) * float64(time) / 1e9
-	if size > largest {
-		return largest
+	if size > Largest {
+		return Largest
 	}
 	return Bytes(size*(1+1e-9)) + 1
 }

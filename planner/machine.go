@@ -15,18 +15,13 @@ type Host struct {
 	CrossRate Bytes // bytes per second of activations between pageable RAM and the device, each crossing with the link's latency; 0: the link's
 }
 
-// A Link is the way from RAM to the device: a copy of n bytes takes Latency + n/Rate.
-type Link struct {
-	Latency Nanoseconds
-	Rate    Bytes // bytes per second; 0 where not known
-}
-
-// crossing is the time that size bytes of activations take from one side to the other.
-func (machine Machine) crossing(size Bytes) Nanoseconds {
+// CrossingTime is the time in ns that size bytes of activations take from one side to the other: at the rate and latency of
+// Crossing, else with those of the link, at the CrossRate of the host where that is known.
+func (machine Machine) CrossingTime(size Bytes) Nanoseconds {
 	if machine.Crossing.Rate > 0 {
 		return machine.Crossing.Transfer(size)
 	}
-	link := machine.Link.orUsual()
+	link := machine.Link.OrUsual()
 	if machine.Host.CrossRate > 0 {
 		link.Rate = machine.Host.CrossRate
 	}

@@ -48,6 +48,12 @@ func (p Plan) Gap() float64 {
 	return float64(p.Period-p.Bound) / float64(p.Bound)
 }
 
+// MostLaps is the most laps that one turn of a ring may take.
+const MostLaps = 2
+
+// Turn is how many laps one turn of the ring takes, at least 1.
+func (p Plan) Turn() int { return max(1, p.Laps) }
+
 // A Page is a run of units that moves as one copy.
 type Page struct {
 	Units     []int // indexes into Manifest.Units, in the order in which they lie in the page
@@ -77,3 +83,11 @@ const (
 	BoundByCPU     Bottleneck = "cpu"     // pages computed on the CPU
 	BoundUnknown   Bottleneck = "unknown" // times are not measured yet
 )
+
+// A Point is what a budget gives.
+type Point struct {
+	Budget  Bytes
+	Period  Nanoseconds // 0 where the budget is too small
+	Bound   Nanoseconds
+	Missing Bytes // how many bytes the budget is short of the least that works; 0 where it works
+}

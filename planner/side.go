@@ -22,32 +22,40 @@ func sideOf(m Manifest, p Plan, machine Machine) side {
 	before := ends
 	for i, step := range m.Steps {
 		s.onCPU[i] = before
-		if reads[i] != away {
-			s.onCPU[i] = reads[i] == left
+		if reads[i] != nothing {
+			s.onCPU[i] = reads[i] == byCPU
 		}
 		if s.onCPU[i] != before {
-			s.crossing[i] = machine.crossing(step.Crossing)
+			s.crossing[i] = machine.CrossingTime(step.Crossing)
 		}
 		before = s.onCPU[i]
 	}
 	if before != ends {
-		s.back = machine.crossing(0)
+		s.back = machine.CrossingTime(0)
 	}
 	return s
 }
 
-// readSides tells for every step whether it begins uses of pages of the CPU (left) or of others (stay), or of none (away);
-// nil where all is on the device.
-func readSides(m Manifest, p Plan) []place {
+// A reading is which side begins uses of pages at a step. Where both do it is the CPU.
+type reading uint8
+
+const (
+	nothing reading = iota // no use begins
+	byDevice
+	byCPU
+)
+
+// readSides tells for every step which side begins uses there; nil where all is on the device.
+func readSides(m Manifest, p Plan) []reading {
 	onCPU := func(page Page) bool { return page.Placement == OnCPU }
 	if p.Mode != ModeChunk && !slices.ContainsFunc(p.Pages, onCPU) {
 		return nil
 	}
-	reads := make([]place, len(m.Steps))
+	reads := make([]reading, len(m.Steps))
 	for _, page := range p.Pages {
-		where := stay
+		where := byDevice
 		if page.Placement == OnCPU {
-			where = left
+			where = byCPU
 		}
 		for _, u := range page.Units {
 			for _, use := range m.Units[u].Uses {
@@ -81,7 +89,7 @@ func hostTime(m Manifest, p Plan, machine Machine) Nanoseconds {
 	for _, c := range p.Copies {
 		sum += p.Pages[c.Page].Bytes
 	}
-	sum /= Bytes(p.turn())
+	sum /= Bytes(p.Turn())
 	for _, page := range p.Pages {
 		if page.Placement == OnCPU {
 			for _, u := range page.Units {

@@ -5,8 +5,8 @@ import (
 
 	"github.com/optimem/optimem/controller"
 	"github.com/optimem/optimem/internal/report"
-	"github.com/optimem/optimem/planner"
 	"github.com/optimem/optimem/planner/contract"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // documents are the plan of a session and what it was made from, as docs/contract.md has them: each stands for itself, so
@@ -36,7 +36,7 @@ func newDocuments(planned controller.Planned, wanted bool) (d documents) {
 // answerTo is the plan as an answer, with the curve of budgets from a tenth of the weights to all of them and more.
 func answerTo(planned controller.Planned) contract.Answer {
 	basis := planned.Basis
-	curve, err := planner.Curve(basis.Manifest, basis.Machine, basis.Options, report.Budgets(basis.Manifest.Weights(), planned.Plan.Budget))
+	curve, err := search.Curve(basis.Manifest, basis.Machine, basis.Options, report.Budgets(basis.Manifest.Weights(), planned.Plan.Budget))
 	if err != nil {
 		curve = nil // the plan is worth more than its neighbours
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/optimem/optimem/planner"
 	"github.com/optimem/optimem/planner/contract"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // planFlags are the flags of plan as typed.
@@ -168,12 +169,12 @@ func (q *question) answer(ctx context.Context, std stdio) error {
 
 // refusal says why there is no plan: bad input, or something else is wrong.
 func (q *question) refusal(err error) *exit {
-	var small *planner.TooSmallError
+	var small *search.TooSmallError
 	var field *contract.Error
 	switch {
 	case errors.As(err, &field):
 		return q.refusalOf(field)
-	case errors.As(err, &small), errors.Is(err, planner.ErrInvalid), errors.Is(err, planner.ErrBroken):
+	case errors.As(err, &small), errors.Is(err, planner.ErrInvalid), errors.Is(err, search.ErrBroken):
 		return refused(q.input.name, err)
 	}
 	return fault("%s: %s", q.input.name, contract.Words(err))
@@ -197,7 +198,7 @@ func (q *question) refusalOf(e *contract.Error) *exit {
 
 // refused is bad input, unless the planner is at fault.
 func refused(name string, err error) *exit {
-	if errors.Is(err, planner.ErrBroken) {
+	if errors.Is(err, search.ErrBroken) {
 		return fault("%s: %s", name, contract.Words(err))
 	}
 	return badInput("%s: %s", name, contract.Words(err))

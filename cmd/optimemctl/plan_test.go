@@ -13,6 +13,7 @@ import (
 	"github.com/optimem/optimem/bindings"
 	"github.com/optimem/optimem/planner"
 	"github.com/optimem/optimem/planner/contract"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // Five layers, of which one is used twice and one never.
@@ -291,7 +292,7 @@ func TestADocumentIsReadUpToALimit(t *testing.T) {
 
 func TestAFaultOfThePlannerIsNoBadInput(t *testing.T) {
 	q := question{input: input{name: "m.json"}}
-	broken := q.refusal(fmt.Errorf("plan m: %w: copies[3]: no", planner.ErrBroken))
+	broken := q.refusal(fmt.Errorf("plan m: %w: copies[3]: no", search.ErrBroken))
 	if broken.code != codeFault || !strings.Contains(broken.Error(), "report it with the request") {
 		t.Errorf("%d, %v", broken.code, broken)
 	}

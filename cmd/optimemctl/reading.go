@@ -10,6 +10,7 @@ import (
 	"github.com/optimem/optimem/internal/report"
 	"github.com/optimem/optimem/planner"
 	"github.com/optimem/optimem/planner/contract"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // A reading is what report was given: a run, or a script's sessions, or an answer of plan.
@@ -127,7 +128,7 @@ func readAnswer(text []byte) (s report.Subject, err error) {
 	if len(s.Curve) == 0 {
 		wishes := answer.Options
 		wishes.Mode = plan.Mode
-		s.Curve, err = planner.Curve(s.Manifest, s.Machine, wishes, report.Budgets(s.Manifest.Weights(), plan.Budget))
+		s.Curve, err = search.Curve(s.Manifest, s.Machine, wishes, report.Budgets(s.Manifest.Weights(), plan.Budget))
 	}
 	return s, err
 }

@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 var machine = planner.Machine{Link: planner.Link{Latency: 10_000, Rate: 12_000_000_000}}
@@ -45,7 +46,7 @@ func equal(units int, compute planner.Nanoseconds) planner.Manifest {
 
 // tooSmall tells whether a drawn budget cannot work, which says nothing of what is tested; no other error is expected.
 func tooSmall(t *rapid.T, err error) bool {
-	var small *planner.TooSmallError
+	var small *search.TooSmallError
 	if err != nil && !errors.As(err, &small) {
 		t.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func planned(t *rapid.T) (planner.Manifest, planner.Plan) {
 		Mode:   rapid.SampledFrom([]planner.Mode{planner.ModePage, planner.ModePage, planner.ModeChunk, planner.ModeAuto}).Draw(t, "mode"),
 		Budget: max(1, m.Weights()*planner.Bytes(rapid.IntRange(1, 110).Draw(t, "percent"))/100),
 	}
-	p, err := planner.Build(m, machine, o)
+	p, err := search.Build(m, machine, o)
 	if tooSmall(t, err) {
 		t.Skip(err)
 	}
@@ -85,7 +86,7 @@ func TestLapsOfAnyPlan(t *testing.T) {
 func TestActivationsThatCrossWaitForCopiesBeforeThem(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := equal(rapid.IntRange(4, 12).Draw(t, "units"), planner.Nanoseconds(rapid.IntRange(100_000, 400_000).Draw(t, "compute")))
-		p, err := planner.Build(m, machine, planner.Options{Mode: planner.ModeAuto, Budget: m.Weights() * planner.Bytes(rapid.IntRange(20, 60).Draw(t, "percent")) / 100})
+		p, err := search.Build(m, machine, planner.Options{Mode: planner.ModeAuto, Budget: m.Weights() * planner.Bytes(rapid.IntRange(20, 60).Draw(t, "percent")) / 100})
 		if tooSmall(t, err) {
 			t.Skip(err)
 		}
@@ -163,7 +164,7 @@ func TestLapsOfOneUseAUnitFollowEachOtherByAPeriod(t *testing.T) {
 				Path: fmt.Sprint(i), Bytes: planner.Bytes(rapid.IntRange(0, 8<<20).Draw(t, "bytes")), Readers: []string{"x"}, Uses: []planner.Use{{First: i, Last: i}},
 			})
 		}
-		p, err := planner.Build(m, machine, planner.Options{Mode: planner.ModePage, Budget: max(1, m.Weights()*planner.Bytes(rapid.IntRange(15, 95).Draw(t, "percent"))/100)})
+		p, err := search.Build(m, machine, planner.Options{Mode: planner.ModePage, Budget: max(1, m.Weights()*planner.Bytes(rapid.IntRange(15, 95).Draw(t, "percent"))/100)})
 		if tooSmall(t, err) {
 			t.Skip(err)
 		}
@@ -175,7 +176,7 @@ func TestLapsOfOneUseAUnitFollowEachOtherByAPeriod(t *testing.T) {
 
 func TestTwoLapsAreOneTurnOfARingOfTwoLaps(t *testing.T) {
 	m := equal(12, 100_000)
-	p, err := planner.Build(m, machine, planner.Options{Mode: planner.ModePage, Budget: 24 << 20})
+	p, err := search.Build(m, machine, planner.Options{Mode: planner.ModePage, Budget: 24 << 20})
 	if err != nil || p.Laps != 2 {
 		t.Fatalf("%v: a ring of %d laps is no test", err, p.Laps)
 	}
@@ -208,7 +209,7 @@ func placed(p planner.Plan, want planner.Placement) (pages []int) {
 
 func TestAPlanBeforeTheRecordingHasNothingToTell(t *testing.T) {
 	m := planner.Manifest{Model: "new", Units: []planner.Unit{{Path: "a", Bytes: 10}}}
-	p, err := planner.Build(m, machine, planner.Options{Mode: planner.ModePage, Budget: 24})
+	p, err := search.Build(m, machine, planner.Options{Mode: planner.ModePage, Budget: 24})
 	if err != nil {
 		t.Fatal(err)
 	}

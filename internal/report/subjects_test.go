@@ -8,6 +8,7 @@ import (
 
 	"github.com/optimem/optimem/internal/laps"
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 var machine = planner.Machine{Free: 12 << 30, Link: planner.Link{Latency: 10_000, Rate: 12_000_000_000}}
@@ -53,7 +54,7 @@ func estimated(s Subject) Subject {
 func subject(t testing.TB, m planner.Manifest, mode planner.Mode, percent planner.Bytes) Subject {
 	t.Helper()
 	o := planner.Options{Mode: mode, Budget: max(1, m.Weights()*percent/100)}
-	p, err := planner.Build(m, machine, o)
+	p, err := search.Build(m, machine, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func subject(t testing.TB, m planner.Manifest, mode planner.Mode, percent planne
 			budgets = append(budgets, budget)
 		}
 	}
-	curve, err := planner.Curve(m, machine, o, budgets)
+	curve, err := search.Curve(m, machine, o, budgets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +128,7 @@ func makeSubjects(t testing.TB) map[string]Subject {
 	registered := planner.Manifest{Model: "new", Units: []planner.Unit{{Path: "a", Bytes: 10}}}
 	early := Subject{Model: "not yet recorded", Manifest: registered, Machine: machine}
 	var err error
-	if early.Plan, err = planner.Build(registered, machine, planner.Options{Mode: planner.ModePage, Budget: 24}); err != nil {
+	if early.Plan, err = search.Build(registered, machine, planner.Options{Mode: planner.ModePage, Budget: 24}); err != nil {
 		t.Fatal(err)
 	}
 	return map[string]Subject{

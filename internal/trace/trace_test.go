@@ -12,13 +12,14 @@ import (
 
 	"github.com/optimem/optimem/internal/laps"
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 var machine = planner.Machine{Link: planner.Link{Latency: 10_000, Rate: 12_000_000_000}}
 
 // tooSmall tells whether a drawn budget cannot work, which says nothing of what is tested; no other error is expected.
 func tooSmall(t *rapid.T, err error) bool {
-	var small *planner.TooSmallError
+	var small *search.TooSmallError
 	if err != nil && !errors.As(err, &small) {
 		t.Fatal(err)
 	}
@@ -36,7 +37,7 @@ func drawn(t *rapid.T) Process {
 		})
 	}
 	mode := rapid.SampledFrom([]planner.Mode{planner.ModePage, planner.ModeChunk, planner.ModeAuto}).Draw(t, "mode")
-	p, err := planner.Build(m, machine, planner.Options{Mode: mode, Budget: max(1, m.Weights()*planner.Bytes(rapid.IntRange(20, 110).Draw(t, "percent"))/100)})
+	p, err := search.Build(m, machine, planner.Options{Mode: mode, Budget: max(1, m.Weights()*planner.Bytes(rapid.IntRange(20, 110).Draw(t, "percent"))/100)})
 	if tooSmall(t, err) {
 		t.Skip(err)
 	}
@@ -132,7 +133,7 @@ func even(t testing.TB) Process {
 		m.Steps = append(m.Steps, planner.Step{Compute: 100_001})
 		m.Units = append(m.Units, planner.Unit{Path: fmt.Sprint("layer", i), Bytes: 8 << 20, Readers: []string{"x"}, Uses: []planner.Use{{First: i, Last: i}}})
 	}
-	p, err := planner.Build(m, machine, planner.Options{Mode: planner.ModePage, Budget: 24 << 20})
+	p, err := search.Build(m, machine, planner.Options{Mode: planner.ModePage, Budget: 24 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // A document is JSON in the making.
@@ -122,7 +123,7 @@ func TestAnAnswerIsReadAsItWasWritten(t *testing.T) {
 			r.Fatalf("%v in %s", err, text)
 		}
 		answer, err := request.Answer()
-		var small *planner.TooSmallError
+		var small *search.TooSmallError
 		if errors.As(err, &small) {
 			return
 		}

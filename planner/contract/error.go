@@ -7,6 +7,7 @@ import (
 	"github.com/optimem/optimem/internal/label"
 	"github.com/optimem/optimem/internal/strict"
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // An Error says what is wrong with one field of a document.
@@ -18,7 +19,7 @@ const longestWords = 1000
 // Words are what an error says to people: one line without what would move a cursor.
 func Words(err error) string {
 	text := label.Short(strings.TrimPrefix(err.Error(), planner.ErrInvalid.Error()+": "), longestWords)
-	if errors.Is(err, planner.ErrBroken) {
+	if errors.Is(err, search.ErrBroken) {
 		text += "; this is a fault of optimem: report it with the request"
 	}
 	return text

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // FuzzRespond wants no request to break anything: it is answered, refused by a field, or told what its budget is short of.
@@ -25,7 +26,7 @@ func FuzzRespond(f *testing.F) {
 			return // planning for many is another test's
 		}
 		answer, err := r.Answer()
-		var small *planner.TooSmallError
+		var small *search.TooSmallError
 		var ours *Error
 		switch {
 		case errors.As(err, &small), errors.As(err, &ours), errors.Is(err, planner.ErrInvalid):

@@ -8,6 +8,7 @@ import (
 
 	"github.com/optimem/optimem/internal/strict"
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // A Request is all that an answer is made from.
@@ -25,7 +26,7 @@ type requestDoc struct {
 	Options  optionsDoc   `json:"options,omitzero"`
 }
 
-// Respond answers a request, text to text. An *Error names the field that is wrong, a *planner.TooSmallError says by how
+// Respond answers a request, text to text. An *Error names the field that is wrong, a *search.TooSmallError says by how
 // much a budget is too small.
 func Respond(request []byte) ([]byte, error) {
 	r, err := ReadRequest(request)
@@ -77,7 +78,7 @@ func (r Request) Answer() (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	plan, err := planner.Build(r.Manifest.Manifest, machine.Machine, options)
+	plan, err := search.Build(r.Manifest.Manifest, machine.Machine, options)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -166,7 +167,7 @@ func (r Request) points(machine planner.Machine, o planner.Options, p planner.Pl
 			points[i] = planner.Point{Budget: p.Budget, Period: p.Period, Bound: p.Bound}
 			return
 		}
-		one, err := planner.Curve(r.Manifest.Manifest, machine, o, budgets[i:i+1])
+		one, err := search.Curve(r.Manifest.Manifest, machine, o, budgets[i:i+1])
 		if failures[i] = err; err == nil {
 			points[i] = one[0]
 		}

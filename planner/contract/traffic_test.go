@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // Figures that are in range, of which none of the sums would be.
@@ -108,7 +109,7 @@ func TestWords(t *testing.T) {
 	for want, err := range map[string]error{
 		"units[0]: no": fmt.Errorf("%w: units[0]: no", planner.ErrInvalid),
 		"a[31mb c":     errors.New("a\x1b[31mb\nc\u202e"),
-		"plan m: the planner broke a promise of its own: x; this is a fault of optimem: report it with the request": fmt.Errorf("plan m: %w: x", planner.ErrBroken),
+		"plan m: the planner broke a promise of its own: x; this is a fault of optimem: report it with the request": fmt.Errorf("plan m: %w: x", search.ErrBroken),
 	} {
 		if got := Words(err); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 	"pgregory.net/rapid"
 )
 
@@ -308,13 +309,13 @@ func sameBuffer(k, copies, buffers int) int {
 func planned(t *rapid.T, m planner.Manifest, machine planner.Machine) (planner.Plan, bool) {
 	o := planner.Options{Mode: planner.ModePage, VRAM: planner.Share{Bytes: 1}}
 	o.MaxLayerSize = int64(rapid.IntRange(0, 2).Draw(t, "units in a page")) // 0 leaves it to the planner
-	var tooSmall *planner.TooSmallError
-	if _, err := planner.Build(m, machine, o); !errors.As(err, &tooSmall) {
+	var tooSmall *search.TooSmallError
+	if _, err := search.Build(m, machine, o); !errors.As(err, &tooSmall) {
 		t.Fatalf("got %v for a budget of one byte", err)
 	}
 	more := max(0, m.Weights()-1-tooSmall.Need)
 	o.VRAM.Bytes = tooSmall.Need + more*planner.Bytes(rapid.IntRange(0, 100).Draw(t, "percent of the rest"))/100
-	plan, err := planner.Build(m, machine, o)
+	plan, err := search.Build(m, machine, o)
 	if err != nil && !errors.As(err, &tooSmall) {
 		t.Fatal(err)
 	}

@@ -1,0 +1,40 @@
+package search
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/optimem/optimem/planner"
+)
+
+// goldenStep is 2^64 divided by the golden ratio: multiples of it, modulo 2^64, fill a circle evenly at any number.
+const goldenStep uint64 = 0x9E3779B97F4A7C15
+
+// evictionOrder lists the resident pages, the first to leave first, so that whatever stays is spread evenly.
+func evictionOrder(pages []planner.Page) []int {
+	var resident []int
+	for i, page := range pages {
+		if page.Placement == planner.Resident {
+			resident = append(resident, i)
+		}
+	}
+	return goldenOrder(resident)
+}
+
+// goldenOrder orders pages so that any head or tail of the list is spread evenly over them.
+func goldenOrder(pages []int) []int {
+	type placed struct {
+		page int
+		key  uint64
+	}
+	keyed := make([]placed, len(pages))
+	for i, page := range pages {
+		keyed[i] = placed{page, uint64(i+1) * goldenStep}
+	}
+	slices.SortFunc(keyed, func(a, b placed) int { return cmp.Compare(a.key, b.key) })
+	out := make([]int, len(keyed))
+	for i, k := range keyed {
+		out[i] = k.page
+	}
+	return out
+}

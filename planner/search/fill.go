@@ -1,0 +1,75 @@
+package search
+
+import (
+	"slices"
+
+	"github.com/optimem/optimem/planner"
+)
+
+// fill plans the first forward: every page is copied when its first use comes near, residents to their place for good and
+// streamed pages through the ring. Residents that are held are there already. Others that follow each other may go as one copy, which saves a latency and delays the
+// first of them; fill takes the size of such groups with which the forward ends soonest. It returns the groups and that end.
+func fill(m planner.Manifest, p planner.Plan, machine planner.Machine) (groups [][]int, first planner.Nanoseconds) {
+	first = never
+	latency, visits := perLatency(machine.Link), firstVisits(m, p)
+	for _, factor := range []planner.Bytes{0, 1, 3, 10, 30, 100} {
+		some := residentGroups(m, p, visits, factor*latency)
+		if len(groups) == len(some) && groups != nil {
+			continue
+		}
+		p.Fill = some
+		if end, err := planner.First(m, p, machine); err == nil && end < first {
+			groups, first = some, end
+		}
+	}
+	return groups, first
+}
+
+// residentGroups are the resident pages in the order of their first use, those that follow each other with no streamed page
+// between them together, as long as a group is below size.
+func residentGroups(m planner.Manifest, p planner.Plan, visits []visit, size planner.Bytes) [][]int {
+	groups := [][]int{}
+	var grown planner.Bytes
+	open := false
+	for _, v := range visits {
+		page := p.Pages[v.of]
+		switch {
+		case page.Placement != planner.Resident:
+			open = false
+		case held(m, page):
+		case open && grown < size:
+			groups[len(groups)-1] = append(groups[len(groups)-1], v.of)
+			grown += page.Bytes
+		default:
+			groups = append(groups, []int{v.of})
+			grown, open = page.Bytes, true
+		}
+	}
+	return groups
+}
+
+// held tells whether all of a page is on the device.
+func held(m planner.Manifest, page planner.Page) bool {
+	return !slices.ContainsFunc(page.Units, func(i int) bool { return !m.Units[i].Held })
+}
+
+// firstVisits are the first uses of all pages that the device computes, in order.
+func firstVisits(m planner.Manifest, p planner.Plan) []visit {
+	var out []visit
+	for i, page := range p.Pages {
+		if page.Placement != planner.Resident && page.Placement != planner.Streamed {
+			continue
+		}
+		use := planner.Use{First: len(m.Steps)}
+		for _, u := range page.Units {
+			if uses := m.Units[u].Uses; len(uses) > 0 && uses[0].First < use.First {
+				use = uses[0]
+			}
+		}
+		if use.First < len(m.Steps) {
+			out = append(out, visit{use, i})
+		}
+	}
+	sortVisits(out)
+	return out
+}

@@ -1,0 +1,146 @@
+package search
+
+import "slices"
+
+// improve looks for better choices by single moves, as long as one helps and the effort lasts: a page streams that was
+// resident, or the other way round, or two pages change roles. It starts from the best choices, in a short list also from
+// where nothing is resident; what effort is left goes into starts from the best with a few pages changed.
+func (s *search) improve() {
+	limit := s.effort + localEffort
+	starts := slices.Clone(s.best)
+	if len(s.lap.pages) <= shortList || s.lap.middling() {
+		limit = s.effort + shortEffort
+	}
+	if len(s.lap.pages) <= shortList {
+		for _, places := range [][]place{s.smallest(), s.lap.allAway()} {
+			resident := s.lap.weight(places, stay)
+			starts = slices.Insert(starts, 0, choice{places, resident, s.period(places, s.budget-resident)})
+		}
+	}
+	for _, from := range starts {
+		s.climb(from, limit)
+	}
+	for try := 0; try < mostKicks && s.effort < limit && len(s.best) > 0; try++ {
+		s.climb(s.kicked(s.best[try%min(4, len(s.best))], try), limit)
+	}
+}
+
+// climb moves from a choice to better ones beside it until none is.
+func (s *search) climb(from choice, limit int) {
+	c := climber{search: s, choice: choice{slices.Clone(from.places), from.resident, from.period}, limit: limit}
+	for c.sweep() {
+	}
+}
+
+// kicked is a choice with a few pages changed, which ones depends on the try alone, and with as many residents streamed
+// instead as the budget asks for.
+func (s *search) kicked(from choice, try int) choice {
+	c := climber{search: s, choice: choice{slices.Clone(from.places), from.resident, never}}
+	n := len(c.places)
+	kicks := 2 + try%4
+	for i := range kicks {
+		c.toggle(int(scatter(try, i) * float64(n)))
+	}
+	for i := kicks; c.resident > c.budget; i++ {
+		if page := int(scatter(try, i) * float64(n)); c.places[page] == stay {
+			c.toggle(page)
+		}
+	}
+	c.period = c.pacer.period(c.places, c.budget-c.resident)
+	return c.choice
+}
+
+const mostKicks = 64
+
+// A climber is at one choice and looks for better ones beside it.
+type climber struct {
+	*search
+	choice
+	limit int
+}
+
+// sweep moves one page after the other to where it helps most, then lets pages change places, those close to each other
+// first; false where nothing helped.
+func (c *climber) sweep() (moved bool) {
+	for c.shift() {
+		moved = true
+	}
+	n := len(c.places)
+	for distance := 1; distance < n; distance++ {
+		for i := 0; i+distance < n && c.effort < c.limit; i++ {
+			moved = c.swap(i, i+distance) || moved
+		}
+	}
+	return moved
+}
+
+// shift makes the one move of a page that helps most, if any does.
+func (c *climber) shift() bool {
+	best, target := -1, away
+	for i := 0; i < len(c.places) && c.effort < c.limit; i++ {
+		was := c.places[i]
+		for _, to := range []place{away, stay, left} {
+			if to == was || to == left && (c.mayLeave == nil || !c.mayLeave[i]) {
+				continue
+			}
+			if c.put(i, to); c.helps() {
+				best, target = i, to
+			}
+		}
+		c.put(i, was)
+	}
+	if best >= 0 {
+		c.put(best, target)
+	}
+	return best >= 0
+}
+
+// swap lets pages i and j change places, if that helps.
+func (c *climber) swap(i, j int) bool {
+	a, b := c.places[i], c.places[j]
+	if a == b || c.mayLeave != nil && (a == left && !c.mayLeave[j] || b == left && !c.mayLeave[i]) {
+		return false
+	}
+	c.put(i, b)
+	c.put(j, a)
+	if c.helps() {
+		return true
+	}
+	c.put(i, a)
+	c.put(j, b)
+	return false
+}
+
+// helps tells whether the places at hand are better than the choice, and makes them the choice if so.
+func (c *climber) helps() bool {
+	if c.resident > c.budget {
+		return false
+	}
+	period := c.pacer.period(c.places, c.budget-c.resident)
+	if period <= c.period {
+		c.keep(c.places, c.resident, period)
+	}
+	better := period < c.period
+	if better {
+		c.period = period
+	}
+	return better
+}
+
+func (c *climber) put(i int, to place) {
+	if c.places[i] == stay {
+		c.resident -= c.lap.pages[i].bytes
+	}
+	if c.places[i] = to; to == stay {
+		c.resident += c.lap.pages[i].bytes
+	}
+}
+
+// toggle makes a streamed page resident, and streams any other.
+func (c *climber) toggle(i int) {
+	if c.places[i] == away {
+		c.put(i, stay)
+	} else {
+		c.put(i, away)
+	}
+}

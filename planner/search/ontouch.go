@@ -1,0 +1,56 @@
+package search
+
+import (
+	"errors"
+
+	"github.com/optimem/optimem/planner"
+)
+
+// onTouch is plan 0, for the recorded forward: units are fetched when they are touched, those that are resident stay, and of
+// the others the oldest goes where room is needed. If that is not enough, residents go as well, in the order of eviction.
+func (b builder) onTouch() (planner.Plan, error) {
+	p := planner.Plan{Bottleneck: planner.BoundUnknown}
+	if biggest := b.largest(); biggest.Bytes > b.budget {
+		return planner.Plan{}, b.tooSmall(biggest.Bytes, "the largest page, "+biggest.Path)
+	}
+	stays, err := b.likely()
+	if err != nil {
+		return planner.Plan{}, err
+	}
+	for i, u := range b.m.Units {
+		page := planner.Page{Units: []int{i}, Bytes: u.Bytes, Placement: planner.Streamed}
+		if stays[i] {
+			page.Placement = planner.Resident
+			p.Resident += u.Bytes
+		}
+		p.Pages = append(p.Pages, page)
+	}
+	p.Eviction = evictionOrder(p.Pages)
+	return p, nil
+}
+
+// likely marks the units that the plan after the recording is likely to keep resident, so that it finds them there: those of a
+// forward that reads every unit once, as registered, over a link that takes far longer than the computation.
+func (b builder) likely() ([]bool, error) {
+	supposed := b
+	supposed.m.Recorded = true
+	supposed.m.Steps = make([]planner.Step, len(b.m.Units))
+	supposed.m.Units = make([]planner.Unit, len(b.m.Units))
+	for i, u := range b.m.Units {
+		supposed.m.Steps[i].Compute = b.machine.Link.Transfer(u.Bytes) / 16
+		u.Uses = []planner.Use{{First: i, Last: i}}
+		supposed.m.Units[i] = u
+	}
+	stays := make([]bool, len(b.m.Units))
+	p, err := supposed.page()
+	var small *TooSmallError
+	if errors.As(err, &small) { // whole modules may not fit where single units do
+		return stays, nil
+	}
+	for _, page := range p.Pages {
+		for _, i := range page.Units {
+			stays[i] = page.Placement == planner.Resident
+		}
+	}
+	return stays, err
+}
