@@ -1,43 +1,49 @@
 package floorplan
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"io"
+	"go/build"
+	"io/fs"
 	"maps"
-	"os"
-	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// listed is what `go list` says of a package.
+// A listed is a package and what it imports, tests apart.
 type listed struct {
 	ImportPath string
 	Imports    []string
 }
 
-// packages are all of ours, for one system.
-func packages(t *testing.T, system string) []listed {
+// packages are all of ours, for one system. It reads the sources in this process, so that the cache of go test sees when one
+// of them changes.
+func packages(t *testing.T, system string) (all []listed) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", Module+"/...")
-	cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
-	out, err := cmd.Output()
+	context := build.Default
+	context.GOOS, context.CgoEnabled = system, false
+	root := filepath.Join("..", "..")
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		name := entry.Name()
+		switch {
+		case err != nil || !entry.IsDir():
+			return err
+		case path != root && (name == "testdata" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_")):
+			return fs.SkipDir
+		}
+		p, err := context.ImportDir(path, 0)
+		var none *build.NoGoError
+		if errors.As(err, &none) {
+			return nil
+		}
+		all = append(all, listed{Module + "/" + filepath.ToSlash(strings.TrimPrefix(path, root+string(filepath.Separator))), p.Imports})
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []listed
-	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p listed
-		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
-			return all
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, p)
-	}
+	return all
 }
 
 // violations names what a package imports that it may not.
@@ -59,9 +65,6 @@ func violations(p listed) (found []string) {
 func TestEveryPackageKeepsToItsFloor(t *testing.T) {
 	for _, system := range []string{"linux", "darwin"} {
 		all := packages(t, system)
-		if len(all) < 5 {
-			t.Fatalf("only %d packages were found", len(all))
-		}
 		for _, p := range all {
 			for _, violation := range violations(p) {
 				t.Errorf("%s: %s", system, violation)
