@@ -793,7 +793,7 @@ func TestAPlanKnowsWhatIsOnTheDevice(t *testing.T) {
 // residents are the units that a plan keeps resident, in order.
 func residents(p *ipc.Plan) (units []uint64) {
 	for _, page := range p.Pages {
-		if page.Placement == string(planner.Resident) {
+		if page.Placement == planner.Resident.String() {
 			units = append(units, page.Units...)
 		}
 	}

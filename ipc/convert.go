@@ -43,7 +43,7 @@ func FromPlan(p planner.Plan) Plan {
 		Laps: uint64(max(1, p.Laps)), Eviction: unsigned(p.Eviction),
 	}
 	for _, page := range p.Pages {
-		out.Pages = append(out.Pages, Page{Units: unsigned(page.Units), Bytes: uint64(page.Bytes), Placement: string(page.Placement)})
+		out.Pages = append(out.Pages, Page{Units: unsigned(page.Units), Bytes: uint64(page.Bytes), Placement: page.Placement.String()})
 	}
 	for _, c := range p.Copies {
 		out.Copies = append(out.Copies, Copy{
@@ -137,8 +137,16 @@ func (c *converter) unit(u Unit, index int) planner.Unit {
 
 func (c *converter) page(p Page, name string) planner.Page {
 	return planner.Page{
-		Units: c.indexes(p.Units, name+".units"), Bytes: c.size(p.Bytes, name+".bytes"), Placement: planner.Placement(p.Placement),
+		Units: c.indexes(p.Units, name+".units"), Bytes: c.size(p.Bytes, name+".bytes"), Placement: c.placement(p.Placement, name+".placement"),
 	}
+}
+
+func (c *converter) placement(text, name string) planner.Placement {
+	placement, err := planner.ParsePlacement(text)
+	if err != nil {
+		c.keep(fmt.Errorf("%s is wrong: %w", name, err))
+	}
+	return placement
 }
 
 func (c *converter) copy(one Copy, name string) planner.Copy {

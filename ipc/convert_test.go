@@ -77,15 +77,16 @@ func TestAPlanArrivesWhole(t *testing.T) {
 func TestFiguresOfAPlanThatDoNotFitAreNamed(t *testing.T) {
 	const huge = math.MaxUint64
 	for want, plan := range map[string]Plan{
-		"version":          {Version: huge},
-		"laps":             {Laps: huge},
-		"eviction":         {Eviction: []uint64{huge}},
-		"arena_bytes":      {ArenaBytes: huge},
-		"bound_ns":         {BoundNS: huge},
-		"pages[0].units":   {Pages: []Page{{Units: []uint64{huge}}}},
-		"pages[1].bytes":   {Pages: []Page{{}, {Bytes: huge}}},
-		"copies[0].after":  {Copies: []Copy{{After: huge}}},
-		"copies[0].offset": {Copies: []Copy{{Offset: huge}}},
+		"version":            {Version: huge},
+		"laps":               {Laps: huge},
+		"eviction":           {Eviction: []uint64{huge}},
+		"arena_bytes":        {ArenaBytes: huge},
+		"bound_ns":           {BoundNS: huge},
+		"pages[0].units":     {Pages: []Page{{Units: []uint64{huge}}}},
+		"pages[1].bytes":     {Pages: []Page{{Placement: "unread"}, {Bytes: huge}}},
+		"pages[0].placement": {Pages: []Page{{Placement: "away"}}},
+		"copies[0].after":    {Copies: []Copy{{After: huge}}},
+		"copies[0].offset":   {Copies: []Copy{{Offset: huge}}},
 	} {
 		if _, err := ToPlan(plan); err == nil || !strings.HasPrefix(err.Error(), want+" is ") {
 			t.Errorf("got %v, not %s", err, want)

@@ -3,6 +3,7 @@ package planner
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrInvalid tells that a manifest, a machine or a plan contradicts itself.
@@ -126,6 +127,9 @@ func (p Plan) Check(m Manifest) error {
 func (p Plan) checkPages(m Manifest) error {
 	home := make([]int, len(m.Units))
 	for i, page := range p.Pages {
+		if !slices.Contains(Placements(), page.Placement) {
+			return invalid("pages[%d]: there is no %v", i, page.Placement)
+		}
 		var size Bytes
 		for _, u := range page.Units {
 			if u < 0 || u >= len(m.Units) {
@@ -149,7 +153,7 @@ func (p Plan) checkPages(m Manifest) error {
 func (p Plan) checkBudget(Manifest) error {
 	var resident Bytes
 	for _, page := range p.Pages {
-		if page.Placement == Resident {
+		if page.Placement.Stays() {
 			resident += page.Bytes
 		}
 	}
@@ -171,7 +175,7 @@ func (p Plan) checkCopies(m Manifest) error {
 	perLap := len(p.Copies) / p.Turn()
 	for k, c := range p.Copies {
 		switch {
-		case c.Page < 0 || c.Page >= len(p.Pages) || p.Pages[c.Page].Placement != Streamed:
+		case c.Page < 0 || c.Page >= len(p.Pages) || !p.Pages[c.Page].Placement.Streams():
 			return invalid("copies[%d]: page %d is not streamed", k, c.Page)
 		case c.Offset < 0 || c.Offset+p.Pages[c.Page].Bytes > p.Arena:
 			return invalid("copies[%d]: %v at %d do not lie in the arena of %v", k, p.Pages[c.Page].Bytes, int64(c.Offset), p.Arena)
@@ -193,7 +197,7 @@ func (p Plan) checkCopies(m Manifest) error {
 
 func alike(a, b Copy) bool { return a.Page == b.Page && a.First == b.First && a.Last == b.Last }
 
-// checkUses wants a copy around every use of a streamed page.
+// checkUses wants a copy around every use of a streamed page, and no use of an unread one.
 func (p Plan) checkUses(m Manifest) error {
 	copies := make([][]Copy, len(p.Pages)) // of one lap
 	for _, c := range p.Copies[:len(p.Copies)/p.Turn()] {
@@ -201,7 +205,11 @@ func (p Plan) checkUses(m Manifest) error {
 	}
 	for i, page := range p.Pages {
 		for _, u := range page.Units {
-			if use, ok := uncovered(m.Units[u].Uses, copies[i]); !ok && page.Placement == Streamed {
+			uses := m.Units[u].Uses
+			if page.Placement.Unread() && len(uses) > 0 {
+				return invalid("pages[%d]: it is %v, and step %d reads %s", i, page.Placement, uses[0].First, m.Units[u].Path)
+			}
+			if use, ok := uncovered(uses, copies[i]); !ok && page.Placement.Streams() {
 				return invalid("pages[%d]: no copy covers steps %d to %d of %s", i, use.First, use.Last, m.Units[u].Path)
 			}
 		}
@@ -258,13 +266,13 @@ func (p Plan) heldUntil() []int {
 func (p Plan) checkEviction(Manifest) error {
 	seen := make([]bool, len(p.Pages))
 	for _, i := range p.Eviction {
-		if i < 0 || i >= len(p.Pages) || seen[i] || p.Pages[i].Placement != Resident {
+		if i < 0 || i >= len(p.Pages) || seen[i] || !p.Pages[i].Placement.Stays() {
 			return invalid("eviction: page %d is not resident or named twice", i)
 		}
 		seen[i] = true
 	}
 	for i, page := range p.Pages {
-		if page.Placement == Resident && !seen[i] {
+		if page.Placement.Stays() && !seen[i] {
 			return invalid("eviction: resident page %d is missing", i)
 		}
 	}
@@ -276,7 +284,7 @@ func (p Plan) checkFill(Manifest) error {
 	seen := make([]bool, len(p.Pages))
 	for i, group := range p.Fill {
 		for _, page := range group {
-			if page < 0 || page >= len(p.Pages) || seen[page] || p.Pages[page].Placement != Resident {
+			if page < 0 || page >= len(p.Pages) || seen[page] || !p.Pages[page].Placement.Stays() {
 				return invalid("fill[%d]: page %d is not resident or named twice", i, page)
 			}
 			seen[page] = true

@@ -1,26 +1,5 @@
 package planner
 
-// Mode is what a user asked for.
-type Mode string
-
-// The modes.
-const (
-	ModePage  Mode = "page"  // every module computes on the device
-	ModeChunk Mode = "chunk" // one run of pages lives on the device, the CPU computes the rest
-	ModeAuto  Mode = "auto"  // resident, streamed and CPU-computed pages, whatever mix is fastest
-)
-
-// Placement is where a page lives and computes.
-type Placement string
-
-// The placements.
-const (
-	Resident Placement = "resident" // on the device for good
-	Streamed Placement = "streamed" // in RAM, borrows arena bytes for each use
-	OnCPU    Placement = "cpu"      // in RAM, its readers compute on the CPU
-	Unread   Placement = "unread"   // in RAM, no recorded forward reads it
-)
-
 // A Plan is the immutable answer to a manifest.
 type Plan struct {
 	Version    int // grows by one with every plan of a session; 0 is the plan of the recording forward
@@ -83,11 +62,3 @@ const (
 	BoundByCPU     Bottleneck = "cpu"     // pages computed on the CPU
 	BoundUnknown   Bottleneck = "unknown" // times are not measured yet
 )
-
-// A Point is what a budget gives.
-type Point struct {
-	Budget  Bytes
-	Period  Nanoseconds // 0 where the budget is too small
-	Bound   Nanoseconds
-	Missing Bytes // how many bytes the budget is short of the least that works; 0 where it works
-}

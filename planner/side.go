@@ -18,7 +18,7 @@ func sideOf(m Manifest, p Plan, machine Machine) side {
 		return side{}
 	}
 	s := side{onCPU: make([]bool, len(m.Steps)), crossing: make([]Nanoseconds, len(m.Steps))}
-	ends := p.Mode == ModeChunk
+	ends := p.Mode.EndsInRAM()
 	before := ends
 	for i, step := range m.Steps {
 		s.onCPU[i] = before
@@ -47,14 +47,14 @@ const (
 
 // readSides tells for every step which side begins uses there; nil where all is on the device.
 func readSides(m Manifest, p Plan) []reading {
-	onCPU := func(page Page) bool { return page.Placement == OnCPU }
-	if p.Mode != ModeChunk && !slices.ContainsFunc(p.Pages, onCPU) {
+	byTheCPU := func(page Page) bool { return page.Placement.ByCPU() }
+	if !p.Mode.EndsInRAM() && !slices.ContainsFunc(p.Pages, byTheCPU) {
 		return nil
 	}
 	reads := make([]reading, len(m.Steps))
 	for _, page := range p.Pages {
 		where := byDevice
-		if page.Placement == OnCPU {
+		if page.Placement.ByCPU() {
 			where = byCPU
 		}
 		for _, u := range page.Units {
@@ -91,7 +91,7 @@ func hostTime(m Manifest, p Plan, machine Machine) Nanoseconds {
 	}
 	sum /= Bytes(p.Turn())
 	for _, page := range p.Pages {
-		if page.Placement == OnCPU {
+		if page.Placement.ByCPU() {
 			for _, u := range page.Units {
 				sum += m.Units[u].Bytes * Bytes(len(m.Units[u].Uses))
 			}

@@ -66,7 +66,7 @@ const inputForms = "give model.safetensors, a folder with its index, manifest.js
 
 func (f *planFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.vram, "vram", "", "device memory to plan for: a `SIZE` in all, activations included, or a percentage of the weights for weights alone (default: the machine's)")
-	flags.StringVar(&f.mode, "mode", string(planner.ModePage), "`MODE`: page, chunk, or auto, which mixes both")
+	flags.StringVar(&f.mode, "mode", string(planner.ModePage), modeHelp)
 	flags.StringVar(&f.link, "link", "", "`LINK` between RAM and the device: pcie4x16 and the like, or a rate such as 12GB/s (default: the machine's, or pcie4x16)")
 	flags.StringVar(&f.machine, "machine", "", "`FILE` with the machine in JSON")
 	flags.Int64Var(&f.reuse, "reuse", 0, "a checkpoint's times are estimated for `N` uses of each weight in a forward")

@@ -15,7 +15,7 @@ import (
 
 // record runs one forward of a model, within what its device has free, and makes a request of what was learnt.
 //
-// Times on the CPU come from a forward of their own, in which the CPU computes: only chunk and auto need one.
+// Times on the CPU come from a forward of their own, in which the CPU computes: only modes that use it need one.
 func (q *question) record(ctx context.Context, std stdio) (r contract.Request, err error) {
 	run, err := q.runRequest()
 	if err != nil {
@@ -27,7 +27,7 @@ func (q *question) record(ctx context.Context, std stdio) (r contract.Request, e
 	}
 	manifest := learnt.plan.Basis.Manifest
 	q.simulated = learnt.opened.Hello.Capabilities.Simulated
-	if cmp.Or(q.said.Mode, planner.ModePage) != planner.ModePage {
+	if q.said.Mode.UsesCPU() {
 		run.again = true
 		onCPU, err := run.learn(ctx, planner.ModeChunk, std)
 		if err != nil {

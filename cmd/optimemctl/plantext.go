@@ -146,7 +146,7 @@ func (s planSheet) pointTime(ns planner.Nanoseconds) string {
 	switch {
 	case ns > 0:
 		return report.Duration(ns)
-	case s.plan.Mode == planner.ModePage && !s.computes():
+	case !s.plan.Mode.UsesCPU() && !s.computes():
 		return "none"
 	}
 	return "not known"

@@ -56,6 +56,8 @@ type result struct {
 	StallNS         []uint64      `json:"stall_ns"` // measured, per page of the plan; empty where nothing was measured
 	Notes           []string      `json:"notes"`
 	documents
+
+	placed map[planner.Placement]int // pages of the plan
 }
 
 func newResult(r record, request runRequest) result {
@@ -108,19 +110,12 @@ func (r *result) subject(plan planner.Plan, m planner.Manifest, machine planner.
 }
 
 func (r *result) countPages(plan planner.Plan) {
-	r.Pages = len(plan.Pages)
+	r.Pages, r.placed = len(plan.Pages), map[planner.Placement]int{}
 	for _, page := range plan.Pages {
-		switch page.Placement {
-		case planner.Resident:
-			r.ResidentPages++
-		case planner.Streamed:
-			r.StreamedPages++
-		case planner.OnCPU:
-			r.CPUPages++
-		case planner.Unread:
-			r.UnreadPages++
-		}
+		r.placed[page.Placement]++
 	}
+	r.ResidentPages, r.StreamedPages = r.placed[planner.Resident], r.placed[planner.Streamed]
+	r.CPUPages, r.UnreadPages = r.placed[planner.OnCPU], r.placed[planner.Unread]
 }
 
 // known is nil for a time that nobody knows.
@@ -227,27 +222,23 @@ func (r result) deviceText() string {
 }
 
 func (r result) modeText() string {
-	switch planner.Mode(r.Mode) {
-	case planner.ModePage:
-		return "page: every module computes on the device"
-	case planner.ModeChunk:
-		return "chunk: one part lives on the device, the CPU computes the rest"
-	case planner.ModeAuto:
-		return "auto: each weight stays, is streamed or is computed with on the CPU, whatever is fastest"
+	if meaning := planner.Mode(r.Mode).Meaning(); meaning != "" {
+		return r.Mode + ": " + meaning
 	}
 	return r.Mode
 }
 
+// pagesText counts the pages of every placement. Residents and streamed pages are named also where there are none.
 func (r result) pagesText() string {
-	parts := []string{
-		fmt.Sprintf("%d resident with %v", r.ResidentPages, r.ResidentBytes),
-		fmt.Sprintf("%d streamed", r.StreamedPages),
-	}
-	if r.CPUPages > 0 {
-		parts = append(parts, fmt.Sprintf("%d on the CPU", r.CPUPages))
-	}
-	if r.UnreadPages > 0 {
-		parts = append(parts, fmt.Sprintf("%d unread", r.UnreadPages))
+	var parts []string
+	for _, p := range planner.Placements() {
+		part := fmt.Sprintf("%d %s", r.placed[p], p.Phrase())
+		if p.Stays() {
+			part += fmt.Sprintf(" with %v", r.ResidentBytes)
+		}
+		if r.placed[p] > 0 || p.Stays() || p.Streams() {
+			parts = append(parts, part)
+		}
 	}
 	return fmt.Sprintf("%d (%s)", r.Pages, strings.Join(parts, ", "))
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"time"
 
@@ -91,7 +90,7 @@ func oneArgument(name, forms, rest string) cobra.PositionalArgs {
 
 func (f *runFlags) register(flags *pflag.FlagSet) {
 	f.registerModel(flags)
-	flags.StringVar(&f.mode, "mode", string(planner.ModePage), "`MODE`: page, chunk, or auto, which mixes both")
+	flags.StringVar(&f.mode, "mode", string(planner.ModePage), modeHelp)
 	flags.StringVar(&f.vram, "vram", "", "device memory to use: a `SIZE` in all, activations included, or a percentage of the weights for weights alone (default: what is free)")
 	flags.Int64Var(&f.forwards, "forwards", 5, "`N` forwards to run, 2 or more: the first one records the model, in auto mode (default 10) the second one runs on the CPU")
 	flags.StringVar(&f.maxLayerSize, "max-layer-size", "", "page modules of up to `N` parameters whole (default: the planner chooses)")
@@ -128,7 +127,7 @@ func (f *runFlags) request(text string, args []string, set *pflag.FlagSet) (runR
 	if err != nil {
 		return runRequest{}, err
 	}
-	if f.mode == string(planner.ModeAuto) && !set.Changed("forwards") {
+	if planner.Mode(f.mode).Mixes() && !set.Changed("forwards") {
 		f.forwards = autoForwards
 	}
 	overrides, err := f.overrides()
@@ -141,18 +140,21 @@ func (f *runFlags) request(text string, args []string, set *pflag.FlagSet) (runR
 	return runRequest{target: t, args: args, flags: *f, overrides: overrides}, nil
 }
 
+// modeHelp explains --mode of run and plan.
+var modeHelp = "`MODE`: " + planner.ModeNames() + "; auto mixes both"
+
 // autoForwards is how many forwards are run in auto mode: some are left once all have been timed step by step.
 const autoForwards = 10
 
 // checkModel checks how often a model is run, and with what.
 func (f *runFlags) checkModel() error {
 	switch {
-	case !slices.Contains([]planner.Mode{planner.ModePage, planner.ModeChunk, planner.ModeAuto}, planner.Mode(f.mode)):
-		return fmt.Errorf("--mode %q: give page, chunk or auto", f.mode)
+	case !planner.Mode(f.mode).Known():
+		return fmt.Errorf("--mode %q: give %s", f.mode, planner.ModeNames())
 	case f.forwards < 2:
 		return fmt.Errorf("--forwards %d: give 2 or more, the first forward only records the model", f.forwards)
-	case f.mode == string(planner.ModeAuto) && f.forwards < 3:
-		return fmt.Errorf("--forwards %d: give 3 or more in auto mode, where the second forward runs on the CPU", f.forwards)
+	case planner.Mode(f.mode).Mixes() && f.forwards < 3:
+		return fmt.Errorf("--forwards %d: give 3 or more in %s mode, where the second forward runs on the CPU", f.forwards, f.mode)
 	}
 	return f.checkCall()
 }

@@ -61,9 +61,9 @@ func (c Certificate) forward() string {
 // limits names what the bound is made of.
 func (c Certificate) limits() string {
 	switch {
-	case c.Mode == planner.ModeChunk:
+	case !c.Mode.Streams():
 		return "this CPU, this card and the chunk's capacity"
-	case c.Mode == planner.ModeAuto:
+	case c.Mode.UsesCPU():
 		return fmt.Sprintf("this link, this CPU and %v", c.Budget)
 	case c.Compute > 0 && c.Bound <= c.Compute:
 		return fmt.Sprintf("this card's own speed and %v", c.Budget)

@@ -159,7 +159,7 @@ func (s Subject) knowsCard() bool {
 // held is how much of the weights the card holds.
 func (s Subject) held() string {
 	switch {
-	case s.Plan.Mode == planner.ModeChunk:
+	case !s.Plan.Mode.Streams():
 		return fmt.Sprintf("%v of them live on the card", s.Plan.Resident)
 	case s.Plan.Budget >= s.Manifest.Weights():
 		return "the card may hold all of them"

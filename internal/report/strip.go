@@ -31,30 +31,32 @@ type pageRow struct {
 	Uses                   int
 }
 
-// placements in the order of the legend, and what they are called.
-var placements = []struct {
-	placement   planner.Placement
-	name, class string
-}{
-	{planner.Resident, "stays on the card", "resident"},
-	{planner.Streamed, "brought in for each use", "copy"},
-	{planner.OnCPU, "stays in RAM, the CPU computes", "cpu"},
-	{planner.Unread, "stays in RAM, never read", "unread"},
+// classOf is the class, and so the colour, of a placement.
+func classOf(p planner.Placement) string {
+	switch {
+	case p.Stays():
+		return "resident"
+	case p.Streams():
+		return "copy"
+	case p.ByCPU():
+		return "cpu"
+	}
+	return "unread"
 }
 
 func newStrip(s Subject) strip {
 	out := strip{Boxes: boxes("pages", s.pages()), Ticks: byteTicks(s.Manifest.Weights()), Text: "The pages in execution order."}
-	for _, p := range placements {
+	for _, p := range planner.Placements() {
 		var count int
 		var size planner.Bytes
 		for _, page := range s.Plan.Pages {
-			if page.Placement == p.placement {
+			if page.Placement == p {
 				count++
 				size += page.Bytes
 			}
 		}
 		if count > 0 {
-			one := legend{p.class, p.name, fmt.Sprintf("%s, %v", counted(count, "page"), size)}
+			one := legend{classOf(p), p.Meaning(), fmt.Sprintf("%s, %v", counted(count, "page"), size)}
 			out.Legend = append(out.Legend, one)
 			out.Text += fmt.Sprintf(" %s: %s.", one.Note, one.Name)
 		}
@@ -65,16 +67,12 @@ func newStrip(s Subject) strip {
 
 // pages are the marks of all pages.
 func (s Subject) pages() (marks []mark) {
-	class := map[planner.Placement]string{}
-	for _, p := range placements {
-		class[p.placement] = p.class
-	}
 	total := float64(max(1, s.Manifest.Weights()))
 	var at planner.Bytes
 	for i, page := range s.Plan.Pages {
 		name := label.Page(s.Manifest, page, longest)
 		marks = append(marks, mark{
-			from: float64(at) / total, to: float64(at+page.Bytes) / total, class: class[page.Placement], name: name, bytes: page.Bytes,
+			from: float64(at) / total, to: float64(at+page.Bytes) / total, class: classOf(page.Placement), name: name, bytes: page.Bytes,
 			tip: fmt.Sprintf("Page %d, %s: %v, %s", i+1, name, page.Bytes, s.used(page)),
 		})
 		at += page.Bytes
@@ -84,10 +82,7 @@ func (s Subject) pages() (marks []mark) {
 
 // used tells where a page lives, how often a forward reads a page, and when.
 func (s Subject) used(page planner.Page) string {
-	text := string(page.Placement)
-	if page.Placement == planner.OnCPU {
-		text = "on the CPU"
-	}
+	text := page.Placement.Phrase()
 	uses := s.uses(page)
 	switch {
 	case !s.Manifest.Recorded:
@@ -136,7 +131,7 @@ func (s Subject) rows() (rows []pageRow, left int) {
 	}
 	for _, i := range order {
 		page := s.Plan.Pages[i]
-		rows = append(rows, pageRow{label.Page(s.Manifest, page, longest), string(page.Placement), page.Bytes.String(), len(s.uses(page))})
+		rows = append(rows, pageRow{label.Page(s.Manifest, page, longest), page.Placement.String(), page.Bytes.String(), len(s.uses(page))})
 	}
 	return rows, max(0, left)
 }

@@ -36,7 +36,7 @@ func drawn(t *rapid.T) Process {
 			Path: path, Bytes: planner.Bytes(rapid.IntRange(1, 1<<20).Draw(t, "bytes")), Parameters: 1, Readers: []string{path}, Uses: []planner.Use{{First: i, Last: i}},
 		})
 	}
-	mode := rapid.SampledFrom([]planner.Mode{planner.ModePage, planner.ModeChunk, planner.ModeAuto}).Draw(t, "mode")
+	mode := rapid.SampledFrom(planner.Modes()).Draw(t, "mode")
 	p, err := search.Build(m, machine, planner.Options{Mode: mode, Budget: max(1, m.Weights()*planner.Bytes(rapid.IntRange(20, 110).Draw(t, "percent"))/100)})
 	if tooSmall(t, err) {
 		t.Skip(err)

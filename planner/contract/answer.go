@@ -157,7 +157,7 @@ func (d *wishesDoc) options() (o planner.Options, err error) {
 }
 
 func (a Answer) page(p planner.Page) pageDoc {
-	d := pageDoc{Bytes: whole(p.Bytes), Placement: name(p.Placement)}
+	d := pageDoc{Bytes: whole(p.Bytes), Placement: name(p.Placement.String())}
 	for _, u := range p.Units {
 		d.Units = append(d.Units, a.Manifest.IDs[u])
 	}
@@ -237,8 +237,8 @@ func (d answerDoc) pages(ids []ID) (pages []planner.Page, err error) {
 	}
 	for i, page := range d.Pages {
 		out := planner.Page{Bytes: planner.Bytes(page.Bytes)}
-		if out.Placement, err = one(placements, page.Placement); err != nil {
-			return nil, strict.Within(fmt.Sprintf("pages[%d].placement", i), err)
+		if out.Placement, err = planner.ParsePlacement(strict.Shown(string(page.Placement))); err != nil {
+			return nil, strict.Within(fmt.Sprintf("pages[%d].placement", i), asFault(err))
 		}
 		for j, id := range page.Units {
 			at, ok := index[id]
@@ -252,12 +252,9 @@ func (d answerDoc) pages(ids []ID) (pages []planner.Page, err error) {
 	return pages, nil
 }
 
-var (
-	placements  = []planner.Placement{planner.Resident, planner.Streamed, planner.OnCPU, planner.Unread}
-	bottlenecks = []planner.Bottleneck{
-		planner.BoundByCompute, planner.BoundByLink, planner.BoundByMemory, planner.BoundByCPU, planner.BoundUnknown,
-	}
-)
+var bottlenecks = []planner.Bottleneck{
+	planner.BoundByCompute, planner.BoundByLink, planner.BoundByMemory, planner.BoundByCPU, planner.BoundUnknown,
+}
 
 // one finds a word among those that there are.
 func one[W ~string](words []W, text name) (W, error) {

@@ -1,10 +1,14 @@
 package contract
 
 import (
+	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/optimem/optimem/planner"
 )
 
 var example = regexp.MustCompile("(?ms)^```json (\\w+)\n(.*?)^```$")
@@ -91,6 +95,36 @@ func fields(schema any) (out []string) {
 		for _, value := range node {
 			out = append(out, fields(value)...)
 		}
+	}
+	return out
+}
+
+// Whatever placement and mode the planner knows, the schemas and the pages name.
+func TestEveryPlacementAndModeIsNamed(t *testing.T) {
+	placements, modes := words(planner.Placements()), words(planner.Modes())
+	for file, names := range map[string][]string{
+		"schema/answer.json": slices.Concat(placements, modes), "schema/request.json": modes,
+		"contract.md": slices.Concat(placements, modes), "protocol.md": slices.Concat(placements, modes),
+	} {
+		text, err := os.ReadFile("../../docs/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		quote := "`"
+		if strings.HasSuffix(file, ".json") {
+			quote = `"`
+		}
+		for _, name := range names {
+			if !strings.Contains(string(text), quote+name+quote) {
+				t.Errorf("docs/%s does not name %s", file, name)
+			}
+		}
+	}
+}
+
+func words[T any](values []T) (out []string) {
+	for _, v := range values {
+		out = append(out, fmt.Sprint(v))
 	}
 	return out
 }

@@ -2,7 +2,6 @@ package contract
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 
 	"github.com/optimem/optimem/internal/strict"
@@ -33,11 +32,7 @@ type optionsDoc struct {
 
 // ParseMode reads the name of a mode.
 func ParseMode(text string) (planner.Mode, error) {
-	switch mode := planner.Mode(text); mode {
-	case planner.ModePage, planner.ModeChunk, planner.ModeAuto:
-		return mode, nil
-	}
-	return "", fmt.Errorf("%q is no mode: give page, chunk or auto", strict.Shown(text))
+	return planner.ParseMode(strict.Shown(text))
 }
 
 func (d optionsDoc) options() (Options, error) {

@@ -207,7 +207,7 @@ func (r Request) silences(mode planner.Mode) []string {
 	if compute == 0 {
 		notes = append(notes, "no step has a compute time: the period is the link's part alone")
 	}
-	if cpu == 0 && mode != planner.ModePage {
+	if cpu == 0 && mode.UsesCPU() {
 		notes = append(notes, "no step has a time on the CPU: what computing there would cost is not known")
 	}
 	return notes

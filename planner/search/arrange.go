@@ -102,15 +102,15 @@ func (s *search) lighten() {
 	}
 	var order []int
 	for i, p := range top.places {
-		if p == stay && !s.lap.pages[i].stays {
+		if p == planner.Resident && !s.lap.pages[i].stays {
 			order = append(order, i)
 		}
 	}
 	order = goldenOrder(order)
-	without := func(count int) []place {
+	without := func(count int) []planner.Placement {
 		places := slices.Clone(top.places)
 		for _, i := range order[:count] {
-			places[i] = away
+			places[i] = planner.Streamed
 		}
 		return places
 	}
@@ -118,7 +118,7 @@ func (s *search) lighten() {
 	for high-low > 1 {
 		middle := (low + high) / 2
 		places := without(middle)
-		if s.period(places, s.budget-s.lap.weight(places, stay)) <= top.period {
+		if s.period(places, s.budget-s.lap.weight(places, planner.Resident)) <= top.period {
 			low = middle
 		} else {
 			high = middle

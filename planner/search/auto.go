@@ -2,11 +2,9 @@ package search
 
 import "github.com/optimem/optimem/planner"
 
-// auto plans the mode auto: pages may also stay in RAM for the CPU to compute. It is at least as good as the mode page.
-func (b builder) auto() (planner.Plan, error) {
-	if !b.knowsCPU() {
-		return b.page()
-	}
+// mixed plans from a recording where pages may also stay in RAM for the CPU to compute. The plan is at least as good as that of
+// page.
+func (b builder) mixed() (planner.Plan, error) {
 	best, err := b.best(func(l *lap) *search {
 		s := newSearch(l, b.budget)
 		s.mayLeave = b.mayLeave(l)
@@ -72,7 +70,7 @@ func (s *search) tryCPU() {
 	shares := s.lap.shares()
 	for _, length := range []int{1, 2, 4, 8, 16, len(may)} {
 		for part := 1; part <= cpuParts; part++ {
-			places := make([]place, len(s.lap.pages))
+			places := make([]planner.Placement, len(s.lap.pages))
 			markRuns(places, may, length, part)
 			for _, arena := range s.arenas()[:min(3, len(s.arenas()))] {
 				if s.effort > limit {
@@ -88,20 +86,20 @@ func (s *search) tryCPU() {
 const cpuParts = 12 // shares of the pages that tryCPU tries to leave to the CPU
 
 // markRuns leaves part of cpuParts of some pages to the CPU, in runs of length, spread evenly.
-func markRuns(places []place, may []int, length, part int) {
+func markRuns(places []planner.Placement, may []int, length, part int) {
 	for k, page := range may {
 		run := k / length
 		if (run+1)*part/cpuParts > run*part/cpuParts {
-			places[page] = left
+			places[page] = planner.OnCPU
 		}
 	}
 }
 
-func (s *search) awayUnlessLeft(places []place) []place {
+func (s *search) awayUnlessLeft(places []planner.Placement) []planner.Placement {
 	out := s.lap.allAway()
 	for i, p := range places {
-		if p == left {
-			out[i] = left
+		if p == planner.OnCPU {
+			out[i] = planner.OnCPU
 		}
 	}
 	return out

@@ -19,20 +19,21 @@ func Build(m planner.Manifest, machine planner.Machine, o planner.Options) (plan
 	if err := planner.Check(m, machine); err != nil {
 		return planner.Plan{}, err
 	}
-	if machine.Free == 0 && o.VRAM == (planner.Share{}) && o.Budget == 0 && (o.Mode != planner.ModeChunk || m.Recorded) {
+	if !o.Mode.Known() {
+		return planner.Plan{}, fmt.Errorf("plan %s: there is no mode %q: give %s", m.Model, o.Mode, planner.ModeNames())
+	}
+	if machine.Free == 0 && o.VRAM == (planner.Share{}) && o.Budget == 0 && (m.Recorded || o.Mode.Streams()) {
 		return planner.Plan{}, fmt.Errorf("plan %s: the device does not tell how much memory it has: say how much to use, such as vram 6GiB or 25%%", m.Model)
 	}
 	forWeights, reserved := budget(m, machine, o)
 	b := builder{m: m, machine: machine, o: o, budget: forWeights, reserve: reserved, holds: holds(m)}
 	switch {
-	case o.Mode == planner.ModeChunk:
+	case !o.Mode.Streams():
 		return b.checked(b.chunk())
-	case o.Mode != planner.ModePage && o.Mode != planner.ModeAuto:
-		return planner.Plan{}, fmt.Errorf("plan %s: there is no mode %q: give page, chunk or auto", m.Model, o.Mode)
 	case !m.Recorded:
 		return b.checked(b.onTouch())
-	case o.Mode == planner.ModeAuto:
-		return b.checked(b.auto())
+	case o.Mode.UsesCPU() && b.knowsCPU():
+		return b.checked(b.mixed())
 	}
 	return b.checked(b.page())
 }
@@ -69,7 +70,7 @@ func (b builder) tooSmall(need planner.Bytes, what string) error {
 	return &TooSmallError{Budget: b.budget, Need: need, Reserve: b.reserve, What: what}
 }
 
-// page plans the mode page from a recording.
+// page plans from a recording with all computation on the device.
 func (b builder) page() (planner.Plan, error) {
 	best, err := b.best(func(l *lap) *search { return newSearch(l, b.budget) })
 	if err == nil {
@@ -130,7 +131,7 @@ func (b builder) mayRegroup() bool { return !b.o.PagesAsGiven && b.o.MaxLayerSiz
 func (b builder) pageOf(s *search) (planner.Plan, error) {
 	all := s.lap.allHere()
 	faster := func(step planner.Step) bool { return step.CPU < step.Compute }
-	if s.lap.weight(all, stay) <= b.budget && (len(all) == 0 || s.mayLeave == nil || !slices.ContainsFunc(b.m.Steps, faster)) {
+	if s.lap.weight(all, planner.Resident) <= b.budget && (len(all) == 0 || s.mayLeave == nil || !slices.ContainsFunc(b.m.Steps, faster)) {
 		return b.finish(b.assemble(s.lap, all))
 	}
 	s.run()
@@ -190,7 +191,7 @@ func (b builder) least(s *search) error {
 	together, page := s.lap.together(places)
 	var names []string
 	for i, p := range places {
-		if p == stay {
+		if p == planner.Resident {
 			names = append(names, b.m.Units[s.lap.pages[i].units[0]].Path)
 		}
 	}
@@ -216,13 +217,12 @@ func few(paths []string) string {
 }
 
 // assemble makes a plan of placed pages. Its copies have no offsets yet.
-func (b builder) assemble(l *lap, places []place) planner.Plan {
+func (b builder) assemble(l *lap, places []planner.Placement) planner.Plan {
 	p := planner.Plan{Mode: b.o.Mode, Laps: 1}
-	names := map[place]planner.Placement{away: planner.Streamed, stay: planner.Resident, left: planner.OnCPU}
 	for i, d := range l.pages {
-		p.Pages = append(p.Pages, planner.Page{Units: slices.Clip(d.units), Bytes: d.bytes, Placement: names[places[i]]})
+		p.Pages = append(p.Pages, planner.Page{Units: slices.Clip(d.units), Bytes: d.bytes, Placement: places[i]})
 	}
-	p.Resident = l.weight(places, stay)
+	p.Resident = l.weight(places, planner.Resident)
 	p.Copies = l.copiesOf(places)
 	p.Eviction = evictionOrder(p.Pages)
 	p.Pages = append(p.Pages, unread(b.m)...)

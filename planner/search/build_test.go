@@ -180,7 +180,7 @@ func TestEvictionKeepsWhateverStaysSpread(t *testing.T) {
 func TestEveryPlanKeepsItsPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := manifests(t)
-		o := planner.Options{Mode: rapid.SampledFrom([]planner.Mode{planner.ModePage, planner.ModeChunk, planner.ModeAuto}).Draw(t, "mode"), VRAM: planner.Share{MilliPercent: int64(rapid.IntRange(1_000, 120_000).Draw(t, "share"))}}
+		o := planner.Options{Mode: rapid.SampledFrom(planner.Modes()).Draw(t, "mode"), VRAM: planner.Share{MilliPercent: int64(rapid.IntRange(1_000, 120_000).Draw(t, "share"))}}
 		o.MaxLayerSize = int64(rapid.SampledFrom([]int{0, 0, 100, 2000}).Draw(t, "layer"))
 		machine := planner.Machine{Link: planner.Link{Latency: planner.Nanoseconds(rapid.IntRange(0, 20_000).Draw(t, "latency")), Rate: planner.Bytes(rapid.IntRange(1, 2_000_000_000).Draw(t, "rate"))}}
 		p, err := Build(m, machine, o)
@@ -242,16 +242,22 @@ func occupancy(t *rapid.T, m planner.Manifest, p planner.Plan, machine planner.M
 func TestAPlanThatBreaksAPromiseIsFoundOut(t *testing.T) {
 	m := uniform(8, 1<<20, 10_000)
 	for want, damage := range map[string]func(p *planner.Plan){
-		"laps":               func(p *planner.Plan) { p.Laps = 3; p.Copies = slices.Concat(p.Copies, p.Copies, p.Copies) },
-		"at most 2":          func(p *planner.Plan) { p.Copies, p.Laps = nil, 1<<40 },
-		"no copy covers":     func(p *planner.Plan) { p.Copies[2].First++; p.Copies[2].Last++ },
-		"do not lie":         func(p *planner.Plan) { p.Copies[1].Offset = p.Arena },
-		"does not wait":      func(p *planner.Plan) { p.Copies[3].After = len(p.Copies) },
-		"residents of":       func(p *planner.Plan) { p.Budget-- },
-		"is missing":         func(p *planner.Plan) { p.Eviction = nil },
-		"named twice":        func(p *planner.Plan) { p.Fill = append(p.Fill, p.Eviction) },
-		"in 0 pages":         func(p *planner.Plan) { p.Pages[0].Units = nil; p.Pages[1].Units = nil; p.Pages = p.Pages[2:] },
-		"is not streamed":    func(p *planner.Plan) { p.Pages[p.Copies[0].Page].Placement = planner.Unread },
+		"laps":                  func(p *planner.Plan) { p.Laps = 3; p.Copies = slices.Concat(p.Copies, p.Copies, p.Copies) },
+		"at most 2":             func(p *planner.Plan) { p.Copies, p.Laps = nil, 1<<40 },
+		"no copy covers":        func(p *planner.Plan) { p.Copies[2].First++; p.Copies[2].Last++ },
+		"do not lie":            func(p *planner.Plan) { p.Copies[1].Offset = p.Arena },
+		"does not wait":         func(p *planner.Plan) { p.Copies[3].After = len(p.Copies) },
+		"residents of":          func(p *planner.Plan) { p.Budget-- },
+		"is missing":            func(p *planner.Plan) { p.Eviction = nil },
+		"named twice":           func(p *planner.Plan) { p.Fill = append(p.Fill, p.Eviction) },
+		"in 0 pages":            func(p *planner.Plan) { p.Pages[0].Units = nil; p.Pages[1].Units = nil; p.Pages = p.Pages[2:] },
+		"is not streamed":       func(p *planner.Plan) { p.Pages[p.Copies[0].Page].Placement = planner.Unread },
+		"there is no placement": func(p *planner.Plan) { p.Pages[0].Placement = 99 },
+		"it is unread": func(p *planner.Plan) {
+			i := p.Eviction[0]
+			p.Eviction, p.Fill, p.Resident = p.Eviction[1:], nil, p.Resident-p.Pages[i].Bytes
+			p.Pages[i].Placement = planner.Unread
+		},
 		"below the bound":    func(p *planner.Plan) { p.Bound = p.Period + 1 },
 		"its 1 units have":   func(p *planner.Plan) { p.Pages[0].Bytes++ },
 		"there is no unit 9": func(p *planner.Plan) { p.Pages[0].Units = []int{9} },
@@ -299,7 +305,7 @@ func FuzzBuild(f *testing.F) {
 			}
 			m.Units = append(m.Units, u)
 		}
-		o := planner.Options{Mode: []planner.Mode{planner.ModePage, planner.ModeChunk, planner.ModeAuto}[mode%3], VRAM: planner.Share{MilliPercent: share}}
+		o := planner.Options{Mode: planner.Modes()[mode%3], VRAM: planner.Share{MilliPercent: share}}
 		machine := planner.Machine{Link: planner.Link{Latency: planner.Nanoseconds(share), Rate: planner.Bytes(rate)}, Host: planner.Host{Rate: planner.Bytes(rate)}, Free: planner.Bytes(share)}
 		p, err := Build(m, machine, o)
 		var small *TooSmallError

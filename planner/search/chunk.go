@@ -6,7 +6,7 @@ import "github.com/optimem/optimem/planner"
 // that saves the most time per forward within the capacity, what crosses between RAM and device counted. What the weights are
 // divided into does not depend on the capacity, so that more of it is never slower.
 func (b builder) chunk() (planner.Plan, error) {
-	p := planner.Plan{Mode: planner.ModeChunk, Bottleneck: planner.BoundUnknown}
+	p := planner.Plan{Mode: b.o.Mode, Bottleneck: planner.BoundUnknown}
 	pages := b.neighbours()
 	from, to := newTally(b.m, b.machine, pages).bestRun(b.capacity())
 	for i, d := range pages {

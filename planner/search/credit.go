@@ -45,7 +45,7 @@ func runningShares(parts []int64) []int64 {
 // spend decides in one run over two laps which pages stream, so that the lap idles for about idle: a page streams where the
 // time that the device has waited so far, with it, is what the credit allows. All others become resident, except those that
 // the CPU computes. It fills places and returns the bytes of the residents.
-func (p *pacer) spend(places []place, arena planner.Bytes, idle planner.Nanoseconds, c credit) planner.Bytes {
+func (p *pacer) spend(places []planner.Placement, arena planner.Bytes, idle planner.Nanoseconds, c credit) planner.Bytes {
 	l, n := p.lap, len(p.lap.stops)
 	var e engines
 	var resident planner.Bytes
@@ -58,7 +58,7 @@ func (p *pacer) spend(places []place, arena planner.Bytes, idle planner.Nanoseco
 			s, at := &l.stops[i], lap*n+i
 			begins := int(l.first[s.page]) == i
 			switch {
-			case places[s.page] == left || !begins && places[s.page] == stay:
+			case places[s.page] == planner.OnCPU || !begins && places[s.page] == planner.Resident:
 			case s.page == e.held:
 				p.queue[e.tail-1] = flight{int32(i), int32(lap * n)}
 			default:
@@ -68,12 +68,12 @@ func (p *pacer) spend(places []place, arena planner.Bytes, idle planner.Nanoseco
 				if !begins || possible && c.allows(i, waited+wait, idle) {
 					p.bring(&e, flight{int32(i), int32(lap * n)})
 					e.now = max(e.now, e.copied)
-					places[s.page] = away
+					places[s.page] = planner.Streamed
 					waited += wait
 					break
 				}
 				e = undo
-				places[s.page] = stay
+				places[s.page] = planner.Resident
 				resident += s.bytes
 			}
 			p.begin[at] = e.now

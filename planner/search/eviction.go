@@ -14,7 +14,7 @@ const goldenStep uint64 = 0x9E3779B97F4A7C15
 func evictionOrder(pages []planner.Page) []int {
 	var resident []int
 	for i, page := range pages {
-		if page.Placement == planner.Resident {
+		if page.Placement.Stays() {
 			resident = append(resident, i)
 		}
 	}

@@ -83,35 +83,35 @@ func (p *pacer) bring(e *engines, f flight) {
 }
 
 // period evaluates places with an arena that is a queue of bytes; never where a page does not fit or the queue deadlocks.
-func (p *pacer) period(places []place, arena planner.Bytes) planner.Nanoseconds {
+func (p *pacer) period(places []planner.Placement, arena planner.Bytes) planner.Nanoseconds {
 	return p.pace(places, arena, []int{p.copies(places)})
 }
 
 // ringPeriod evaluates places with a ring of copies of which each waits for the one so many places earlier, and for all
 // before that.
-func (p *pacer) ringPeriod(places []place, waits []int) planner.Nanoseconds {
+func (p *pacer) ringPeriod(places []planner.Placement, waits []int) planner.Nanoseconds {
 	return p.pace(places, planner.Largest, waits)
 }
 
-func (p *pacer) pace(places []place, arena planner.Bytes, waits []int) planner.Nanoseconds {
+func (p *pacer) pace(places []planner.Placement, arena planner.Bytes, waits []int) planner.Nanoseconds {
 	l, n := p.lap, len(p.lap.stops)
 	e := engines{held: -1}
 	p.ends = p.ends[:0]
 	for lap := 0; lap < p.laps && !steady(p.ends); lap++ {
 		e.now += l.lead
-		before := stay
+		before := planner.Resident
 		for i := range l.stops {
 			s, at := &l.stops[i], lap*n+i
 			where := places[s.page]
-			if (where == left) != (before == left) {
-				if before == left {
+			if (where == planner.OnCPU) != (before == planner.OnCPU) {
+				if before == planner.OnCPU {
 					p.crossBack(&e, at, places, arena, waits, s.cross)
 				} else {
 					e.now += s.cross
 				}
 			}
 			before = where
-			if where == away {
+			if where == planner.Streamed {
 				for e.next <= at {
 					if !p.advance(&e, at, places, arena, waits) {
 						return never
@@ -122,7 +122,7 @@ func (p *pacer) pace(places []place, arena planner.Bytes, waits []int) planner.N
 			p.begin[at] = e.now
 			e.now += s.time(where)
 		}
-		if before == left {
+		if before == planner.OnCPU {
 			p.crossBack(&e, (lap+1)*n, places, arena, waits, l.back)
 		}
 		p.ends = append(p.ends, e.now)
@@ -132,7 +132,7 @@ func (p *pacer) pace(places []place, arena planner.Bytes, waits []int) planner.N
 }
 
 // crossBack brings activations to the device before stop at, behind the copies that are under way or could be.
-func (p *pacer) crossBack(e *engines, at int, places []place, arena planner.Bytes, waits []int, crossing planner.Nanoseconds) {
+func (p *pacer) crossBack(e *engines, at int, places []planner.Placement, arena planner.Bytes, waits []int, crossing planner.Nanoseconds) {
 	for e.next < p.laps*len(p.lap.stops) && p.advance(e, at, places, arena, waits) {
 	}
 	e.now = max(e.now, e.copied) + crossing
@@ -140,14 +140,14 @@ func (p *pacer) crossBack(e *engines, at int, places []place, arena planner.Byte
 }
 
 // advance brings the page of the next stop, before stop at; false where there is no room for it.
-func (p *pacer) advance(e *engines, at int, places []place, arena planner.Bytes, waits []int) bool {
+func (p *pacer) advance(e *engines, at int, places []planner.Placement, arena planner.Bytes, waits []int) bool {
 	n := len(p.lap.stops)
 	i := e.next % n
 	if i == 0 {
 		e.held = -1
 	}
 	s, f := &p.lap.stops[i], flight{int32(i), int32(e.next - i)}
-	if places[s.page] == away {
+	if places[s.page] == planner.Streamed {
 		if s.page == e.held { // still there: one copy serves both uses
 			p.queue[e.tail-1] = f
 		} else if !p.makeRoom(e, at, s.bytes, arena, waits[e.copies%len(waits)]) {
@@ -163,18 +163,18 @@ func (p *pacer) advance(e *engines, at int, places []place, arena planner.Bytes,
 }
 
 // time is how long it takes from a stop to the next one.
-func (s *stop) time(at place) planner.Nanoseconds {
-	if at == left {
+func (s *stop) time(at planner.Placement) planner.Nanoseconds {
+	if at == planner.OnCPU {
 		return s.cpuGap
 	}
 	return s.gap
 }
 
 // copies is how many copies places take in a lap.
-func (p *pacer) copies(places []place) int {
+func (p *pacer) copies(places []planner.Placement) int {
 	count, held := 0, int32(-1)
 	for i := range p.lap.stops {
-		if page := p.lap.stops[i].page; places[page] == away && page != held {
+		if page := p.lap.stops[i].page; places[page] == planner.Streamed && page != held {
 			count, held = count+1, page
 		}
 	}
@@ -182,13 +182,13 @@ func (p *pacer) copies(places []place) int {
 }
 
 // hostTime is the time that RAM needs for what copies and the CPU read of it in one lap.
-func (l *lap) hostTime(places []place) planner.Nanoseconds {
+func (l *lap) hostTime(places []planner.Placement) planner.Nanoseconds {
 	if l.dram == 0 {
 		return 0
 	}
 	var sum planner.Bytes
 	for i := range l.stops {
-		if places[l.stops[i].page] != stay {
+		if places[l.stops[i].page] != planner.Resident {
 			sum += l.stops[i].bytes
 		}
 	}
@@ -214,7 +214,7 @@ func steady(ends []planner.Nanoseconds) bool {
 
 // leastArena is the smallest arena with which places have the same period as with room, found by halving, to a part in a
 // hundred: the period never grows with the arena.
-func (p *pacer) leastArena(places []place, room planner.Bytes, period planner.Nanoseconds) planner.Bytes {
+func (p *pacer) leastArena(places []planner.Placement, room planner.Bytes, period planner.Nanoseconds) planner.Bytes {
 	low, high := planner.Bytes(-1), room
 	for high-low > max(1, room/128) {
 		middle := low + (high-low)/2

@@ -34,7 +34,7 @@ func residentGroups(m planner.Manifest, p planner.Plan, visits []visit, size pla
 	for _, v := range visits {
 		page := p.Pages[v.of]
 		switch {
-		case page.Placement != planner.Resident:
+		case !page.Placement.Stays():
 			open = false
 		case held(m, page):
 		case open && grown < size:
@@ -57,7 +57,7 @@ func held(m planner.Manifest, page planner.Page) bool {
 func firstVisits(m planner.Manifest, p planner.Plan) []visit {
 	var out []visit
 	for i, page := range p.Pages {
-		if page.Placement != planner.Resident && page.Placement != planner.Streamed {
+		if page.Placement.ByCPU() {
 			continue
 		}
 		use := planner.Use{First: len(m.Steps)}

@@ -3,20 +3,20 @@ package search
 import "github.com/optimem/optimem/planner"
 
 // need is the least budget that places work with: the residents, and the most that the others take at the same time.
-func (s *search) need(places []place) planner.Bytes {
+func (s *search) need(places []planner.Placement) planner.Bytes {
 	together, _ := s.lap.together(places)
-	return s.lap.weight(places, stay) + together
+	return s.lap.weight(places, planner.Resident) + together
 }
 
 // smallest is the way to place pages that needs the least memory, as far as single moves find it: from all streamed, and
 // from those that are held over others resident.
-func (s *search) smallest() []place {
+func (s *search) smallest() []planner.Placement {
 	best := s.lap.allAway()
 	if len(s.knots()) == 0 {
 		return best
 	}
 	best = s.shrunk(best)
-	if other := s.shrunk(make([]place, len(best))); s.need(other) < s.need(best) {
+	if other := s.shrunk(make([]planner.Placement, len(best))); s.need(other) < s.need(best) {
 		best = other
 	}
 	return best
@@ -24,13 +24,13 @@ func (s *search) smallest() []place {
 
 // shrunk moves pages between resident and streamed as long as that makes the need smaller. Only pages that are
 // held while others come can make a difference: one that comes and goes meanwhile takes its bytes either way.
-func (s *search) shrunk(places []place) []place {
+func (s *search) shrunk(places []planner.Placement) []planner.Placement {
 	least := s.need(places)
 	for better := true; better; {
 		better = false
 		for _, i := range s.knots() {
 			was := places[i]
-			places[i] = stay - was // the other of the two
+			places[i] = opposite(was)
 			if need := s.need(places); need < least {
 				least, better = need, true
 			} else {

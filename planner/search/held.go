@@ -26,7 +26,7 @@ func (b builder) cost(p planner.Plan) planner.Nanoseconds {
 	}
 	var missing planner.Bytes
 	for _, page := range p.Pages {
-		if page.Placement == planner.Resident {
+		if page.Placement.Stays() {
 			missing += bytesMissing(b.m, page.Units)
 		}
 	}
@@ -104,13 +104,13 @@ func changeTime(l planner.Link, missing planner.Bytes) planner.Nanoseconds {
 }
 
 // change is one forward's part of getting to places; 0 where that does not count.
-func (l *lap) change(places []place) planner.Nanoseconds {
+func (l *lap) change(places []planner.Placement) planner.Nanoseconds {
 	if l.missing == nil {
 		return 0
 	}
 	var sum planner.Bytes
 	for i, p := range places {
-		if p == stay {
+		if p == planner.Resident {
 			sum += l.missing[i]
 		}
 	}
@@ -118,15 +118,14 @@ func (l *lap) change(places []place) planner.Nanoseconds {
 }
 
 // placesOf are the places that a plan has for the first units of some pages.
-func placesOf(p planner.Plan, drafts []draft) []place {
-	of := map[planner.Placement]place{planner.Streamed: away, planner.Resident: stay, planner.OnCPU: left}
-	where := map[int]place{}
+func placesOf(p planner.Plan, drafts []draft) []planner.Placement {
+	where := map[int]planner.Placement{}
 	for _, page := range p.Pages {
 		for _, i := range page.Units {
-			where[i] = of[page.Placement]
+			where[i] = page.Placement
 		}
 	}
-	out := make([]place, len(drafts))
+	out := make([]planner.Placement, len(drafts))
 	for i, d := range drafts {
 		out[i] = where[d.units[0]]
 	}
@@ -134,13 +133,13 @@ func placesOf(p planner.Plan, drafts []draft) []place {
 }
 
 // possible are places without what cannot be: pages that must stay elsewhere, and on the CPU what it cannot compute.
-func (s *search) possible(places []place) []place {
+func (s *search) possible(places []planner.Placement) []planner.Placement {
 	for i, p := range places {
 		switch {
 		case s.lap.pages[i].stays:
-			places[i] = stay
-		case p == left && (s.mayLeave == nil || !s.mayLeave[i]):
-			places[i] = away
+			places[i] = planner.Resident
+		case p == planner.OnCPU && (s.mayLeave == nil || !s.mayLeave[i]):
+			places[i] = planner.Streamed
 		}
 	}
 	return places
@@ -158,7 +157,7 @@ func (s *search) lookAround() {
 	starts := slices.Clone(s.best[:min(2, len(s.best))])
 	for part := towards; part >= 0; part-- {
 		places := s.between(held, others, part)
-		starts = append(starts, choice{places, s.lap.weight(places, stay), s.offer(places)})
+		starts = append(starts, choice{places, s.lap.weight(places, planner.Resident), s.offer(places)})
 	}
 	if len(s.lap.pages) > mostLocal {
 		return
@@ -188,18 +187,18 @@ func (s *search) byHeld() (held, others []int) {
 
 // between are the places near which to look with a part of the residents that are not held streamed, and as many that are
 // held resident instead as fit their bytes.
-func (s *search) between(held, others []int, part int) []place {
+func (s *search) between(held, others []int, part int) []planner.Placement {
 	places := slices.Clone(s.near)
 	var room planner.Bytes
 	for k, i := range others {
-		if places[i] == stay && (k+1)*part/towards > k*part/towards {
-			places[i] = away
+		if places[i] == planner.Resident && (k+1)*part/towards > k*part/towards {
+			places[i] = planner.Streamed
 			room += s.lap.pages[i].bytes
 		}
 	}
 	for _, i := range held {
-		if places[i] == away && s.lap.pages[i].bytes <= room {
-			places[i] = stay
+		if places[i] == planner.Streamed && s.lap.pages[i].bytes <= room {
+			places[i] = planner.Resident
 			room -= s.lap.pages[i].bytes
 		}
 	}

@@ -1,6 +1,10 @@
 package search
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/optimem/optimem/planner"
+)
 
 // improve looks for better choices by single moves, as long as one helps and the effort lasts: a page streams that was
 // resident, or the other way round, or two pages change roles. It starts from the best choices, in a short list also from
@@ -12,8 +16,8 @@ func (s *search) improve() {
 		limit = s.effort + shortEffort
 	}
 	if len(s.lap.pages) <= shortList {
-		for _, places := range [][]place{s.smallest(), s.lap.allAway()} {
-			resident := s.lap.weight(places, stay)
+		for _, places := range [][]planner.Placement{s.smallest(), s.lap.allAway()} {
+			resident := s.lap.weight(places, planner.Resident)
 			starts = slices.Insert(starts, 0, choice{places, resident, s.period(places, s.budget-resident)})
 		}
 	}
@@ -42,7 +46,7 @@ func (s *search) kicked(from choice, try int) choice {
 		c.toggle(int(scatter(try, i) * float64(n)))
 	}
 	for i := kicks; c.resident > c.budget; i++ {
-		if page := int(scatter(try, i) * float64(n)); c.places[page] == stay {
+		if page := int(scatter(try, i) * float64(n)); c.places[page] == planner.Resident {
 			c.toggle(page)
 		}
 	}
@@ -76,11 +80,11 @@ func (c *climber) sweep() (moved bool) {
 
 // shift makes the one move of a page that helps most, if any does.
 func (c *climber) shift() bool {
-	best, target := -1, away
+	best, target := -1, planner.Streamed
 	for i := 0; i < len(c.places) && c.effort < c.limit; i++ {
 		was := c.places[i]
-		for _, to := range []place{away, stay, left} {
-			if to == was || to == left && (c.mayLeave == nil || !c.mayLeave[i]) {
+		for _, to := range []planner.Placement{planner.Streamed, planner.Resident, planner.OnCPU} {
+			if to == was || to == planner.OnCPU && (c.mayLeave == nil || !c.mayLeave[i]) {
 				continue
 			}
 			if c.put(i, to); c.helps() {
@@ -98,7 +102,7 @@ func (c *climber) shift() bool {
 // swap lets pages i and j change places, if that helps.
 func (c *climber) swap(i, j int) bool {
 	a, b := c.places[i], c.places[j]
-	if a == b || c.mayLeave != nil && (a == left && !c.mayLeave[j] || b == left && !c.mayLeave[i]) {
+	if a == b || c.mayLeave != nil && (a == planner.OnCPU && !c.mayLeave[j] || b == planner.OnCPU && !c.mayLeave[i]) {
 		return false
 	}
 	c.put(i, b)
@@ -127,20 +131,22 @@ func (c *climber) helps() bool {
 	return better
 }
 
-func (c *climber) put(i int, to place) {
-	if c.places[i] == stay {
+func (c *climber) put(i int, to planner.Placement) {
+	if c.places[i] == planner.Resident {
 		c.resident -= c.lap.pages[i].bytes
 	}
-	if c.places[i] = to; to == stay {
+	if c.places[i] = to; to == planner.Resident {
 		c.resident += c.lap.pages[i].bytes
 	}
 }
 
 // toggle makes a streamed page resident, and streams any other.
-func (c *climber) toggle(i int) {
-	if c.places[i] == away {
-		c.put(i, stay)
-	} else {
-		c.put(i, away)
+func (c *climber) toggle(i int) { c.put(i, opposite(c.places[i])) }
+
+// opposite is Resident for a streamed page, and Streamed for any other.
+func opposite(p planner.Placement) planner.Placement {
+	if p == planner.Streamed {
+		return planner.Resident
 	}
+	return planner.Streamed
 }

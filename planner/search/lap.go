@@ -2,15 +2,6 @@ package search
 
 import "github.com/optimem/optimem/planner"
 
-// A place is where the search puts a page.
-type place uint8
-
-const (
-	away place = iota // streamed
-	stay              // resident
-	left              // to the CPU
-)
-
 // A stop is one use of one page in a lap.
 type stop struct {
 	page     int32
@@ -90,7 +81,7 @@ func timesBefore(steps []planner.Step) (device, cpu []planner.Nanoseconds) {
 }
 
 // weight is the sum of the pages at one place.
-func (l *lap) weight(places []place, at place) planner.Bytes {
+func (l *lap) weight(places []planner.Placement, at planner.Placement) planner.Bytes {
 	var sum planner.Bytes
 	for i, p := range places {
 		if p == at {
@@ -102,10 +93,10 @@ func (l *lap) weight(places []place, at place) planner.Bytes {
 
 // copiesOf are the copies of one lap: one for every use of a streamed page, or for several that follow each other without
 // another streamed page between them.
-func (l *lap) copiesOf(places []place) []planner.Copy {
+func (l *lap) copiesOf(places []planner.Placement) []planner.Copy {
 	copies := make([]planner.Copy, 0, len(l.uses))
 	for _, v := range l.uses {
-		if places[v.of] != away {
+		if places[v.of] != planner.Streamed {
 			continue
 		}
 		if last := len(copies) - 1; last >= 0 && copies[last].Page == v.of {
@@ -118,7 +109,7 @@ func (l *lap) copiesOf(places []place) []planner.Copy {
 }
 
 // together is the most bytes that streamed pages take in an arena that frees them in order, and the first page of those.
-func (l *lap) together(places []place) (most planner.Bytes, who int) {
+func (l *lap) together(places []planner.Placement) (most planner.Bytes, who int) {
 	copies := l.copiesOf(places)
 	oldest, flying := 0, planner.Bytes(0)
 	until := make([]int, len(copies)) // the last step of a copy and of all before it

@@ -49,7 +49,7 @@ func (b builder) likely() ([]bool, error) {
 	}
 	for _, page := range p.Pages {
 		for _, i := range page.Units {
-			stays[i] = page.Placement == planner.Resident
+			stays[i] = page.Placement.Stays()
 		}
 	}
 	return stays, err

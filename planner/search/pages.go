@@ -105,7 +105,7 @@ func (g grouping) drafts() []draft {
 func (g grouping) of(pages []planner.Page) []draft {
 	var out []draft
 	for _, page := range pages {
-		if page.Placement == planner.Unread {
+		if page.Placement.Unread() {
 			continue
 		}
 		first := page.Units[0]

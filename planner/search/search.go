@@ -20,15 +20,15 @@ const (
 
 // A choice is a way to place pages, with the arena that the residents leave.
 type choice struct {
-	places   []place
+	places   []planner.Placement
 	resident planner.Bytes
 	period   planner.Nanoseconds
 }
 
 // ends is how many of the first and the last page are resident.
 func (c choice) ends() (count int) {
-	for _, p := range []place{c.places[0], c.places[len(c.places)-1]} {
-		if p == stay {
+	for _, p := range []planner.Placement{c.places[0], c.places[len(c.places)-1]} {
+		if p == planner.Resident {
 			count++
 		}
 	}
@@ -45,9 +45,9 @@ type search struct {
 	raw    []choice // the best before single moves, which make choices alike; nil in lists where those find all
 	plain  choice   // of those that simple rules make, the one with the shortest period in a plain ring
 
-	near     []place // found without regard to what is held; nil in a search that disregards it
-	tied     []int   // see knots
-	mayLeave []bool  // per page, whether the CPU can compute it; nil where it computes none
+	near     []planner.Placement // found without regard to what is held; nil in a search that disregards it
+	tied     []int               // see knots
+	mayLeave []bool              // per page, whether the CPU can compute it; nil where it computes none
 }
 
 func newSearch(l *lap, budget planner.Bytes) *search {
@@ -98,8 +98,8 @@ func (s *search) look() {
 }
 
 // offer evaluates places and keeps them if they are among the best. It returns their period.
-func (s *search) offer(places []place) planner.Nanoseconds {
-	resident := s.lap.weight(places, stay)
+func (s *search) offer(places []planner.Placement) planner.Nanoseconds {
+	resident := s.lap.weight(places, planner.Resident)
 	if resident > s.budget {
 		return never
 	}
@@ -110,7 +110,7 @@ func (s *search) offer(places []place) planner.Nanoseconds {
 
 // keep puts a choice into best: by period, then by memory, then those whose first and last page stream, which never hurts a
 // period and helps a forward that stands alone.
-func (s *search) keep(places []place, resident planner.Bytes, period planner.Nanoseconds) {
+func (s *search) keep(places []planner.Placement, resident planner.Bytes, period planner.Nanoseconds) {
 	if period >= never {
 		return
 	}
@@ -155,14 +155,14 @@ func (s *search) tryRules() {
 }
 
 // firstOf makes pages resident in an order, as far as they fit into room.
-func (l *lap) firstOf(order []int, room planner.Bytes) []place {
+func (l *lap) firstOf(order []int, room planner.Bytes) []planner.Placement {
 	places := l.allAway()
-	room -= l.weight(places, stay)
+	room -= l.weight(places, planner.Resident)
 	for _, page := range order {
 		if room -= l.pages[page].bytes; room < 0 {
 			break
 		}
-		places[page] = stay
+		places[page] = planner.Resident
 	}
 	return places
 }
@@ -194,12 +194,12 @@ func (s *search) ruleArenas(order []int) (arenas []planner.Bytes) {
 
 // offerRule offers places, and remembers them if they are the best in a plain ring, which needs no luck with offsets. It
 // returns their period there, in very long lists that without offsets.
-func (s *search) offerRule(places []place) planner.Nanoseconds {
+func (s *search) offerRule(places []planner.Placement) planner.Nanoseconds {
 	period := s.offer(places)
 	if period >= never || len(places) > mostPlain {
 		return period
 	}
-	resident := s.lap.weight(places, stay)
+	resident := s.lap.weight(places, planner.Resident)
 	period = s.ringPeriod(places, s.plainWaits(places, s.budget-resident))
 	if s.plain.places == nil || period < s.plain.period {
 		s.plain = choice{slices.Clone(places), resident, period}
@@ -208,7 +208,7 @@ func (s *search) offerRule(places []place) planner.Nanoseconds {
 }
 
 // plainWaits are what copies wait for that lie one behind the other in an arena.
-func (s *search) plainWaits(places []place, arena planner.Bytes) []int {
+func (s *search) plainWaits(places []planner.Placement, arena planner.Bytes) []int {
 	var sizes []planner.Bytes
 	for _, c := range s.lap.copiesOf(places) {
 		sizes = append(sizes, s.lap.pages[c.Page].bytes)
@@ -217,14 +217,16 @@ func (s *search) plainWaits(places []place, arena planner.Bytes) []int {
 }
 
 // allHere keeps every page on the device.
-func (l *lap) allHere() []place { return slices.Repeat([]place{stay}, len(l.pages)) }
+func (l *lap) allHere() []planner.Placement {
+	return slices.Repeat([]planner.Placement{planner.Resident}, len(l.pages))
+}
 
 // allAway streams every page that need not be resident.
-func (l *lap) allAway() []place {
-	places := make([]place, len(l.pages))
+func (l *lap) allAway() []planner.Placement {
+	places := make([]planner.Placement, len(l.pages))
 	for i := range places {
 		if l.pages[i].stays {
-			places[i] = stay
+			places[i] = planner.Resident
 		}
 	}
 	return places
@@ -244,7 +246,7 @@ func (s *search) trySome(may []bool, arenas []planner.Bytes, effort int) {
 				if s.effort > limit {
 					return
 				}
-				s.halve(make([]place, len(s.lap.pages)), arena, credit{share, ahead, may})
+				s.halve(make([]planner.Placement, len(s.lap.pages)), arena, credit{share, ahead, may})
 			}
 		}
 	}
@@ -276,8 +278,8 @@ func (s *search) arenas() []planner.Bytes {
 
 // halve looks for the shortest idle time with which a credit pass fits the budget, and offers what fits on the way. Pages
 // that places leaves to the CPU stay there.
-func (s *search) halve(places []place, arena planner.Bytes, c credit) {
-	var fits []place // the latest that fit, where a list is too long to offer all
+func (s *search) halve(places []planner.Placement, arena planner.Bytes, c credit) {
+	var fits []planner.Placement // the latest that fit, where a list is too long to offer all
 	var low, high planner.Nanoseconds = -1, 0
 	for _, stop := range s.lap.stops {
 		high += stop.transfer
