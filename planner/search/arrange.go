@@ -1,14 +1,10 @@
 package search
 
-import (
-	"slices"
+import "github.com/optimem/optimem/planner"
 
-	"github.com/optimem/optimem/planner"
-)
-
-// arrange gives the copies of a plan their offsets, within room bytes, so that the period stays what the choice promises, if
-// that can be found; false where pages that are used at the same time find no place beside each other.
-func (s *search) arrange(p *planner.Plan, c choice, room planner.Bytes, effort *int) bool {
+// arrange looks for offsets within room bytes with which the copies of a plan keep the period of a choice. It returns false
+// where pages that are used at the same time find no place beside each other.
+func (s *finder) arrange(p *planner.Plan, c choice, room planner.Bytes, effort *int) bool {
 	if len(p.Copies) == 0 {
 		return true
 	}
@@ -34,8 +30,9 @@ func (s *search) arrange(p *planner.Plan, c choice, room planner.Bytes, effort *
 	return lowest < never
 }
 
-// layOut looks for a layout that is rated lower than lowest, goal at best, gives it to the plan, and returns its rating.
-func (s *search) layOut(p *planner.Plan, c choice, l *layout, goal, lowest planner.Nanoseconds, effort *int) planner.Nanoseconds {
+// layOut looks for a layout that is rated lower than lowest, and stops at goal. It gives the layout to the plan, and returns
+// its rating.
+func (s *finder) layOut(p *planner.Plan, c choice, l *layout, goal, lowest planner.Nanoseconds, effort *int) planner.Nanoseconds {
 	share := *effort / 4
 	*effort -= share
 	offsets, rated := l.find(goal, &share, func(offsets []planner.Bytes) planner.Nanoseconds {
@@ -50,11 +47,11 @@ func (s *search) layOut(p *planner.Plan, c choice, l *layout, goal, lowest plann
 
 // A shape is a ring to try.
 type shape struct {
-	laps int           // of a turn
-	part planner.Bytes // of the room, in 64ths
+	laps int           // in one turn of the ring
+	part planner.Bytes // how much of the room the arena takes, in 64ths
 }
 
-// shapes are the rings to try for so many copies. In short lists the end of a smaller arena may suit the sizes better.
+// shapes are the rings to try for so many copies. Short lists also try smaller arenas, whose ends may suit the sizes better.
 func shapes(copies int) []shape {
 	if copies > shortList {
 		return []shape{{1, 64}, {planner.MostLaps, 64}}
@@ -62,11 +59,11 @@ func shapes(copies int) []shape {
 	return []shape{{1, 64}, {1, 62}, {1, 60}, {1, 56}, {planner.MostLaps, 64}, {planner.MostLaps, 62}, {planner.MostLaps, 60}, {planner.MostLaps, 56}}
 }
 
-// relaxed are the queues to try, in percent of the one that the period asks for: a smaller one keeps fewer copies apart, so
-// that the others find a place, and may yet cost less than copies that meet.
+// relaxed are the queues to try, in percent of the queue that the period needs. A smaller queue keeps fewer copies apart, so
+// that the others find a place. Its period may still be shorter than the period with copies that meet.
 var relaxed = []planner.Bytes{100, 97, 94, 90, 85, 80}
 
-// grain is a power of two that divides all sizes, at most 4096.
+// grain is the greatest power of two that divides all sizes, at most 4096.
 func grain(sizes []planner.Bytes) planner.Bytes {
 	all := planner.Bytes(4096)
 	for _, size := range sizes {
@@ -75,7 +72,7 @@ func grain(sizes []planner.Bytes) planner.Bytes {
 	return all & -all
 }
 
-// setRing repeats the copies of one lap for a ring of turn laps at offsets.
+// setRing gives a plan a ring of so many laps: the copies of one lap, repeated, at these offsets.
 func setRing(p *planner.Plan, offsets []planner.Bytes, turn int) {
 	lap := p.Copies[:len(p.Copies)/p.Turn()]
 	size := make([]planner.Bytes, len(offsets))
@@ -91,50 +88,4 @@ func setRing(p *planner.Plan, offsets []planner.Bytes, turn int) {
 		ring[k].After = wait
 	}
 	p.Copies = ring
-}
-
-// lighten offers, where the device computes without waiting, the same with as few residents as that allows, spread evenly,
-// which frees memory.
-func (s *search) lighten() {
-	top := s.best[0]
-	if top.period > s.lap.floor {
-		return // there every byte counts
-	}
-	var order []int
-	for i, p := range top.places {
-		if p == planner.Resident && !s.lap.pages[i].stays {
-			order = append(order, i)
-		}
-	}
-	order = goldenOrder(order)
-	without := func(count int) []planner.Placement {
-		places := slices.Clone(top.places)
-		for _, i := range order[:count] {
-			places[i] = planner.Streamed
-		}
-		return places
-	}
-	low, high := 0, len(order)+1 // low of them may leave, high of them are too many
-	for high-low > 1 {
-		middle := (low + high) / 2
-		places := without(middle)
-		if s.period(places, s.budget-s.lap.weight(places, planner.Resident)) <= top.period {
-			low = middle
-		} else {
-			high = middle
-		}
-	}
-	s.offer(without(low))
-}
-
-// inTurn are the best choices in the order in which to lay them out: by period and memory, but the heaviest second, whose few
-// copies find their places most easily, and what is best in a plain ring third. The best before single moves come last.
-func (s *search) inTurn() []choice {
-	out := slices.Clone(s.best)
-	for _, c := range []choice{s.plain, s.heavy} {
-		if c.places != nil {
-			out = slices.Insert(out, min(1, len(out)), c)
-		}
-	}
-	return append(out, s.raw...)
 }

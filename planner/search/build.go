@@ -9,12 +9,14 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// Build makes the plan for a manifest within what the machine has and the user wishes.
+// Build makes the plan for a manifest within the memory of the machine and the wishes of the user.
 //
-// It is the best, under Evaluate, of what a search finds: it begins with simple rules (the first pages, the last, an even
-// spread, the largest, the smallest) and with credit passes, and makes the best of them better by single moves. Among equal
-// periods it takes the least device memory. A *TooSmallError says that the budget cannot hold what must be on the device at
-// once.
+// It searches for the plan with the shortest period under planner.Evaluate. The search starts with simple rules (the first
+// pages are resident, the last, an even spread, the largest, the smallest) and with credit passes. It then improves the best of
+// these by single moves. Among plans with equal periods it takes the one with the least device memory.
+//
+// A *TooSmallError says by how many bytes the budget is too small. planner.ErrInvalid says that the manifest or the machine
+// contradicts itself. ErrBroken says that the search made a plan that breaks a promise.
 func Build(m planner.Manifest, machine planner.Machine, o planner.Options) (planner.Plan, error) {
 	if err := planner.Check(m, machine); err != nil {
 		return planner.Plan{}, err
@@ -38,49 +40,42 @@ func Build(m planner.Manifest, machine planner.Machine, o planner.Options) (plan
 	return b.checked(b.page())
 }
 
-// ErrBroken tells that the planner made a plan that breaks one of its promises: a fault of the planner's own.
+// ErrBroken says that the search made a plan that breaks one of its promises: a fault of this package, not of its caller.
 var ErrBroken = errors.New("the planner broke a promise of its own")
 
-// A builder holds what all rules share.
+// A builder has what all ways to make a plan share.
 type builder struct {
 	m       planner.Manifest
 	machine planner.Machine
 	o       planner.Options
 	budget  planner.Bytes
 	reserve planner.Bytes
-	holds   bool // something is on the device already
+	holds   bool // some unit is on the device already
 }
 
+// checked completes a plan with the mode, the budget and the reserve, and checks its promises.
 func (b builder) checked(p planner.Plan, err error) (planner.Plan, error) {
 	if err != nil {
 		return planner.Plan{}, err
 	}
 	p.Mode, p.Budget, p.Reserve = b.o.Mode, b.budget, b.reserve
 	if err := p.Check(b.m); err != nil {
-		return planner.Plan{}, fmt.Errorf("plan %s: %w: %v", b.m.Model, ErrBroken, err) //nolint:errorlint // not the caller's fault any more
+		return planner.Plan{}, fmt.Errorf("plan %s: %w: %v", b.m.Model, ErrBroken, err) //nolint:errorlint // hides ErrInvalid: the caller gave nothing invalid
 	}
 	return p, nil
 }
 
-func (b builder) largest() planner.Unit {
-	return slices.MaxFunc(b.m.Units, func(x, y planner.Unit) int { return cmp.Compare(x.Bytes, y.Bytes) })
-}
-
-func (b builder) tooSmall(need planner.Bytes, what string) error {
-	return &TooSmallError{Budget: b.budget, Need: need, Reserve: b.reserve, What: what}
-}
-
-// page plans from a recording with all computation on the device.
+// page plans from a recording. The device computes all pages.
 func (b builder) page() (planner.Plan, error) {
-	best, err := b.best(func(l *lap) *search { return newSearch(l, b.budget) })
+	best, err := b.best(func(l *lap) *finder { return newFinder(l, b.budget) })
 	if err == nil {
 		best.Bound = planner.Bound(b.m, b.machine, b.budget)
 	}
 	return best, err
 }
 
-// best searches every grouping and returns the best plan, or why the first one has none.
-func (b builder) best(search func(l *lap) *search) (planner.Plan, error) {
+// best searches every grouping and returns the best plan. Where no grouping has a plan, it returns the error of the first one.
+func (b builder) best(search func(l *lap) *finder) (planner.Plan, error) {
 	var best planner.Plan
 	var failed error
 	for _, drafts := range b.groupings(newGrouping(b.m, b.o)) {
@@ -98,7 +93,7 @@ func (b builder) best(search func(l *lap) *search) (planner.Plan, error) {
 	if best.Pages == nil {
 		return planner.Plan{}, failed
 	}
-	best, err := b.keep(best, search)
+	best, err := b.nearHeld(best, search)
 	if err != nil {
 		return planner.Plan{}, err
 	}
@@ -106,7 +101,7 @@ func (b builder) best(search func(l *lap) *search) (planner.Plan, error) {
 	return best, nil
 }
 
-// groupings are the ways to make pages that are worth a search. Where pages are many, one is enough.
+// groupings are the ways to make pages that are worth a search. Long lists get one way only.
 func (b builder) groupings(g grouping) [][]draft {
 	if !b.mayRegroup() {
 		return [][]draft{g.drafts()}
@@ -124,152 +119,24 @@ func (b builder) groupings(g grouping) [][]draft {
 	return out
 }
 
-// mayRegroup tells whether the size of pages is for the planner to choose.
+// mayRegroup tells whether the planner chooses the size of pages.
 func (b builder) mayRegroup() bool { return !b.o.PagesAsGiven && b.o.MaxLayerSize == 0 }
 
-// pageOf plans for the pages of a search. Where they all fit there is nothing to search, unless the CPU is faster at a step.
-func (b builder) pageOf(s *search) (planner.Plan, error) {
-	all := s.lap.allHere()
+// pageOf plans for the pages of a finder. Where all pages fit, it searches only if the CPU is faster at some step.
+func (b builder) pageOf(s *finder) (planner.Plan, error) {
+	all := s.lap.allResident()
 	faster := func(step planner.Step) bool { return step.CPU < step.Compute }
-	if s.lap.weight(all, planner.Resident) <= b.budget && (len(all) == 0 || s.mayLeave == nil || !slices.ContainsFunc(b.m.Steps, faster)) {
+	if s.lap.bytesAt(all, planner.Resident) <= b.budget && (len(all) == 0 || s.forCPU == nil || !slices.ContainsFunc(b.m.Steps, faster)) {
 		return b.finish(b.assemble(s.lap, all))
 	}
-	s.run()
+	s.find()
 	if len(s.best) == 0 {
 		return planner.Plan{}, b.least(s)
 	}
 	return b.lay(s)
 }
 
-// layouts are the efforts that go into layouts, in neighbours looked at, some 2 ns each: little for every choice, then more
-// for the best ones together. Short lists have many choices that are worth it.
-func layouts(pages int) []layoutPass {
-	if pages > shortList {
-		return []layoutPass{{choices: 1 << 20, each: 60_000}, {choices: 3, together: 600_000}}
-	}
-	return []layoutPass{{choices: 1 << 20, each: 600_000}, {choices: 4, together: 6_000_000}}
-}
-
-type layoutPass struct{ choices, each, together int }
-
-// lay gives the best choices of a search offsets until the next one cannot be better any more, and takes the best plan.
-func (b builder) lay(s *search) (planner.Plan, error) {
-	var best planner.Plan
-	s.lighten()
-	for _, pass := range layouts(len(s.lap.pages)) {
-		effort := pass.together
-		for i, c := range s.inTurn() {
-			if i == pass.choices || best.Pages != nil && b.cost(best) <= s.best[0].period {
-				break
-			}
-			if best.Pages != nil && b.cost(best) <= c.period {
-				continue
-			}
-			p := b.assemble(s.lap, c.places)
-			effort += pass.each
-			if !s.arrange(&p, c, b.budget-c.resident, &effort) {
-				continue
-			}
-			candidate, err := b.finish(p)
-			if err != nil {
-				return planner.Plan{}, err
-			}
-			if best.Pages == nil || b.better(candidate, best) {
-				best = candidate
-			}
-		}
-	}
-	if best.Pages == nil {
-		return planner.Plan{}, b.least(s)
-	}
-	return best, nil
-}
-
-// least says how many bytes are missing for the way to place pages that needs the least.
-func (b builder) least(s *search) error {
-	places := s.smallest()
-	together, page := s.lap.together(places)
-	var names []string
-	for i, p := range places {
-		if p == planner.Resident {
-			names = append(names, b.m.Units[s.lap.pages[i].units[0]].Path)
-		}
-	}
-	what := "what must stay resident because it is read over many steps, " + few(names)
-	if together > 0 {
-		what = "the largest page, " + b.m.Units[s.lap.pages[page].units[0]].Path
-		if together > s.lap.pages[page].bytes {
-			what = "what is used at the same time as " + b.m.Units[s.lap.pages[page].units[0]].Path
-		}
-		if len(names) > 0 {
-			what += ", with what must stay resident because it is read over many steps, " + few(names) + ","
-		}
-	}
-	return b.tooSmall(max(s.need(places), b.budget+1), what)
-}
-
-// few names the first of some paths.
-func few(paths []string) string {
-	if len(paths) > 3 {
-		return fmt.Sprintf("%s, %s, %s and %d more", paths[0], paths[1], paths[2], len(paths)-3)
-	}
-	return fmt.Sprint(paths)
-}
-
-// assemble makes a plan of placed pages. Its copies have no offsets yet.
-func (b builder) assemble(l *lap, places []planner.Placement) planner.Plan {
-	p := planner.Plan{Mode: b.o.Mode, Laps: 1}
-	for i, d := range l.pages {
-		p.Pages = append(p.Pages, planner.Page{Units: slices.Clip(d.units), Bytes: d.bytes, Placement: places[i]})
-	}
-	p.Resident = l.weight(places, planner.Resident)
-	p.Copies = l.copiesOf(places)
-	p.Eviction = evictionOrder(p.Pages)
-	p.Pages = append(p.Pages, unread(b.m)...)
-	return p
-}
-
-// finish evaluates a plan.
-func (b builder) finish(p planner.Plan) (planner.Plan, error) {
-	if p.Resident+p.Arena > b.budget {
-		return planner.Plan{}, fmt.Errorf("residents of %v and an arena of %v exceed %v", p.Resident, p.Arena, b.budget)
-	}
-	timeline, err := planner.Evaluate(b.m, p, b.machine)
-	if err != nil {
-		return planner.Plan{}, err
-	}
-	p.Period = timeline.Period
-	p.Bottleneck = b.bottleneck(p, timeline)
-	return p, nil
-}
-
-// bottleneck names the engine that sets the period, within a twentieth.
-func (b builder) bottleneck(p planner.Plan, timeline planner.Timeline) planner.Bottleneck {
-	var compute, link, onCPU planner.Nanoseconds
-	for i, s := range b.m.Steps {
-		if timeline.OnCPU != nil && timeline.OnCPU[i] {
-			compute, onCPU = compute+s.CPU, onCPU+s.CPU
-			continue
-		}
-		compute += s.Compute
-	}
-	for _, c := range p.Copies {
-		link += b.machine.Link.Transfer(p.Pages[c.Page].Bytes) / planner.Nanoseconds(p.Turn())
-	}
-	switch slack := p.Period / 20; {
-	case compute == 0 && link == 0:
-		return planner.BoundUnknown
-	case compute >= p.Period-slack && onCPU > compute/2:
-		return planner.BoundByCPU
-	case compute >= p.Period-slack:
-		return planner.BoundByCompute
-	case link >= p.Period-slack:
-		return planner.BoundByLink
-	}
-	return planner.BoundByMemory
-}
-
-// better compares two plans: by cost, and among equals by memory and then by traffic.
+// better compares two plans: first by cost, then by memory, then by traffic.
 func (b builder) better(x, y planner.Plan) bool {
 	return cmp.Or(
 		cmp.Compare(b.cost(x), b.cost(y)),

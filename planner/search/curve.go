@@ -6,7 +6,8 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// Curve plans for each of the budgets, device bytes for weights alone.
+// Curve plans for each of the budgets, in device bytes for weights alone. A point says how many bytes its budget is short
+// where it is too small. Other errors are those of Build.
 func Curve(m planner.Manifest, machine planner.Machine, o planner.Options, budgets []planner.Bytes) ([]planner.Point, error) {
 	points := make([]planner.Point, len(budgets))
 	for i, budget := range budgets {

@@ -6,9 +6,10 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// fill plans the first forward: every page is copied when its first use comes near, residents to their place for good and
-// streamed pages through the ring. Residents that are held are there already. Others that follow each other may go as one copy, which saves a latency and delays the
-// first of them; fill takes the size of such groups with which the forward ends soonest. It returns the groups and that end.
+// fill plans the first forward. Every page is copied shortly before its first use: residents to their place for good, streamed
+// pages through the ring. Residents that are held need no copy. Neighbouring residents may go as one copy, which saves a latency
+// and delays the first of them. fill takes the size of such groups with which the forward ends soonest. It returns the groups
+// and the end of that forward.
 func fill(m planner.Manifest, p planner.Plan, machine planner.Machine) (groups [][]int, first planner.Nanoseconds) {
 	first = never
 	latency, visits := perLatency(machine.Link), firstVisits(m, p)
@@ -25,8 +26,8 @@ func fill(m planner.Manifest, p planner.Plan, machine planner.Machine) (groups [
 	return groups, first
 }
 
-// residentGroups are the resident pages in the order of their first use, those that follow each other with no streamed page
-// between them together, as long as a group is below size.
+// residentGroups are the resident pages in the order of their first use. Neighbours without a streamed page between them go
+// together until the group has size bytes.
 func residentGroups(m planner.Manifest, p planner.Plan, visits []visit, size planner.Bytes) [][]int {
 	groups := [][]int{}
 	var grown planner.Bytes
@@ -48,12 +49,12 @@ func residentGroups(m planner.Manifest, p planner.Plan, visits []visit, size pla
 	return groups
 }
 
-// held tells whether all of a page is on the device.
+// held tells whether all units of a page are on the device.
 func held(m planner.Manifest, page planner.Page) bool {
 	return !slices.ContainsFunc(page.Units, func(i int) bool { return !m.Units[i].Held })
 }
 
-// firstVisits are the first uses of all pages that the device computes, in order.
+// firstVisits are the first uses, in order, of all pages that the device computes.
 func firstVisits(m planner.Manifest, p planner.Plan) []visit {
 	var out []visit
 	for i, page := range p.Pages {

@@ -9,15 +9,15 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// mostKinds are the kinds of pages of which every set is tried.
+// mostKinds is the number of kinds of pages of which every set is tried.
 const mostKinds = 4
 
 // tryKinds runs credit passes in which only pages of some kinds stream, for every set of kinds. A model of equal blocks has
-// pages of few sizes, and an arena that need not hold the largest of them leaves room for residents: no single move leads
-// from one set of kinds to another.
-func (s *search) tryKinds() {
+// pages of few sizes. An arena that need not hold the largest of them leaves room for residents. No single move leads from one
+// set of kinds to another.
+func (s *finder) tryKinds() {
 	kinds := s.kinds()
-	sets := 1<<len(kinds) - 1 // the last of them is all kinds
+	sets := 1<<len(kinds) - 1 // the last set would be all kinds
 	limit := s.effort + kindsEffort
 	for set := 1; set < sets; set++ {
 		may := make([]bool, len(s.lap.pages))
@@ -30,12 +30,12 @@ func (s *search) tryKinds() {
 				}
 			}
 		}
-		s.trySome(may, arenasFor(sizes), (limit-s.effort)/(sets-set))
+		s.tryCreditsOf(may, arenasFor(sizes), (limit-s.effort)/(sets-set))
 	}
 }
 
-// middling tells whether a list is too long to be searched well by single moves alone, and short enough for more than that.
-// Of a model with many units there are other groupings, and a page more or less is little.
+// middling tells whether a list is too long for single moves alone, and short enough for more than that. Models with many units
+// have other groupings, and a page more or less means little there.
 func (l *lap) middling() bool {
 	units := 0
 	for _, d := range l.pages {
@@ -44,12 +44,12 @@ func (l *lap) middling() bool {
 	return len(l.pages) > shortList && len(l.pages) <= mostPlain && units <= mostLocal
 }
 
-// kinds groups pages of about the same size, the kinds with the most bytes first.
-func (s *search) kinds() [][]int {
+// kinds groups pages of about the same size. The kinds with the most bytes come first.
+func (s *finder) kinds() [][]int {
 	bySize := map[int][]int{} // sizes within a fifth of each other
 	bytes := map[int]planner.Bytes{}
 	for i, page := range s.lap.pages {
-		if !page.stays && page.bytes > 0 {
+		if !page.mustStay && page.bytes > 0 {
 			size := int(math.Round(4 * math.Log2(float64(page.bytes))))
 			bySize[size] = append(bySize[size], i)
 			bytes[size] += page.bytes
@@ -63,8 +63,8 @@ func (s *search) kinds() [][]int {
 	return out
 }
 
-// arenasFor are the arenas to try where pages of about these sizes stream: the largest with one of the others beside it, and
-// multiples of it.
+// arenasFor are the arenas to try where pages of about these sizes stream: multiples of the largest, and the largest with one
+// of the others beside it.
 func arenasFor(sizes []planner.Bytes) []planner.Bytes {
 	top := slices.Max(sizes)
 	out := []planner.Bytes{top, top + top/4, top + top/3, top + top/2, 2 * top, 3 * top}

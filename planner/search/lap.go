@@ -1,6 +1,10 @@
 package search
 
-import "github.com/optimem/optimem/planner"
+import (
+	"slices"
+
+	"github.com/optimem/optimem/planner"
+)
 
 // A stop is one use of one page in a lap.
 type stop struct {
@@ -11,7 +15,7 @@ type stop struct {
 	gap      planner.Nanoseconds // device time from here to the next stop
 	cpuGap   planner.Nanoseconds // the same on the CPU
 	tail     planner.Nanoseconds // device time from the anchor to the end of the use
-	cross    planner.Nanoseconds // to bring the activations of this border to the other side
+	cross    planner.Nanoseconds // to bring the activations at this border to the other side
 }
 
 // A lap is one forward as the search sees it: every use of every page, in order, and the times between them.
@@ -25,7 +29,7 @@ type lap struct {
 	first []int32       // per page, its first stop
 	dram  planner.Bytes // bytes per second that copies and the CPU share; 0 is without limit
 
-	missing []planner.Bytes // per page, what is to be brought to make it resident; nil where that does not count
+	missing []planner.Bytes // per page, the bytes to copy to make it resident; nil where the change does not count
 	link    planner.Link
 }
 
@@ -62,7 +66,7 @@ func newLap(m planner.Manifest, machine planner.Machine, pages []draft) *lap {
 	return l
 }
 
-// setAnchors finds for every use the last stop that begins within it, and the time from there to its end.
+// setAnchors finds for every use the last stop that begins within it, and the time from there to the end of the use.
 func (l *lap) setAnchors(all []visit, device []planner.Nanoseconds) {
 	for i, v := range all {
 		anchor := firstAfter(all, v.Last) - 1
@@ -71,7 +75,7 @@ func (l *lap) setAnchors(all []visit, device []planner.Nanoseconds) {
 	}
 }
 
-// timesBefore are the times before every step, and after the last one, on the device and on the CPU.
+// timesBefore are the times before every step and after the last one, on the device and on the CPU.
 func timesBefore(steps []planner.Step) (device, cpu []planner.Nanoseconds) {
 	device, cpu = make([]planner.Nanoseconds, len(steps)+1), make([]planner.Nanoseconds, len(steps)+1)
 	for i, s := range steps {
@@ -80,8 +84,8 @@ func timesBefore(steps []planner.Step) (device, cpu []planner.Nanoseconds) {
 	return device, cpu
 }
 
-// weight is the sum of the pages at one place.
-func (l *lap) weight(places []planner.Placement, at planner.Placement) planner.Bytes {
+// bytesAt is the sum of the pages with one placement.
+func (l *lap) bytesAt(places []planner.Placement, at planner.Placement) planner.Bytes {
 	var sum planner.Bytes
 	for i, p := range places {
 		if p == at {
@@ -91,8 +95,8 @@ func (l *lap) weight(places []planner.Placement, at planner.Placement) planner.B
 	return sum
 }
 
-// copiesOf are the copies of one lap: one for every use of a streamed page, or for several that follow each other without
-// another streamed page between them.
+// copiesOf are the copies of one lap. Every use of a streamed page has a copy of its own, unless no other page streams since the
+// use before: then one copy serves both.
 func (l *lap) copiesOf(places []planner.Placement) []planner.Copy {
 	copies := make([]planner.Copy, 0, len(l.uses))
 	for _, v := range l.uses {
@@ -108,8 +112,9 @@ func (l *lap) copiesOf(places []planner.Placement) []planner.Copy {
 	return copies
 }
 
-// together is the most bytes that streamed pages take in an arena that frees them in order, and the first page of those.
-func (l *lap) together(places []planner.Placement) (most planner.Bytes, who int) {
+// mostAtOnce is the peak of the bytes that streamed pages take in an arena that frees them in order, and the first page of that
+// peak.
+func (l *lap) mostAtOnce(places []planner.Placement) (most planner.Bytes, who int) {
 	copies := l.copiesOf(places)
 	oldest, flying := 0, planner.Bytes(0)
 	until := make([]int, len(copies)) // the last step of a copy and of all before it
@@ -126,4 +131,33 @@ func (l *lap) together(places []planner.Placement) (most planner.Bytes, who int)
 		}
 	}
 	return most, who
+}
+
+// allResident keeps every page on the device.
+func (l *lap) allResident() []planner.Placement {
+	return slices.Repeat([]planner.Placement{planner.Resident}, len(l.pages))
+}
+
+// allStreamed streams every page that need not be resident.
+func (l *lap) allStreamed() []planner.Placement {
+	places := make([]planner.Placement, len(l.pages))
+	for i := range places {
+		if l.pages[i].mustStay {
+			places[i] = planner.Resident
+		}
+	}
+	return places
+}
+
+// residentInOrder makes pages resident in an order until the next one does not fit into room.
+func (l *lap) residentInOrder(order []int, room planner.Bytes) []planner.Placement {
+	places := l.allStreamed()
+	room -= l.bytesAt(places, planner.Resident)
+	for _, page := range order {
+		if room -= l.pages[page].bytes; room < 0 {
+			break
+		}
+		places[page] = planner.Resident
+	}
+	return places
 }

@@ -8,17 +8,19 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// A layout gives every copy of the ring its place in the arena. Ideally a copy may begin as soon as the arena, taken as a
-// queue of bytes, has room for it; with fixed offsets it can do so only if none of the copies that are still there by then
-// lie in its bytes. Which those are is known: the latest depth(k)-1 copies before copy k. So the offsets are found like those of
-// tensors in a memory plan: one copy after the other, in order of time or the largest first, each at a place where it meets none
-// of those. In order of time most copies of a long list find theirs at once. Where the number of copies does not go with what the arena holds, a ring of two laps finds room where one of one lap does not.
+// A layout gives every copy of the ring an offset in the arena.
+//
+// In the ideal the arena is a queue of bytes, and a copy begins as soon as the queue has room. At a fixed offset a copy can
+// begin then only if its bytes hold none of the copies that are still in the arena. These are known in advance: the latest
+// depth(k)-1 copies before copy k. So offsets are found as they are for tensors in a memory plan. Copies are placed one after
+// the other, in order of time or the largest first. Each goes where it meets none of the known ones. In a long list most copies
+// find such an offset at once. A ring of two laps helps where the arena does not hold a whole number of copies.
 
 const (
 	layoutTries = 96
-	tryEffort   = 300_000 // in one try
+	tryEffort   = 300_000 // of one try
 	rateEffort  = 100     // per copy, to order and to rate them, in neighbours looked at
-	deepest     = 32      // copies that a layout keeps apart: more are hardly ever on their way
+	deepest     = 32      // copies that a layout keeps apart: more are hardly ever in flight
 )
 
 // A layout is a ring of copies in the making.
@@ -33,11 +35,11 @@ type layout struct {
 	reach   int       // the greatest depth
 	effort  int
 	around  []neighbour     // used again for every copy
-	offers  []planner.Bytes // likewise
+	offers  []planner.Bytes // used again for every copy
 }
 
-// newLayout prepares a ring of laps laps of copies with these sizes. The depths are those of a queue of queue bytes, which
-// is at most the arena.
+// newLayout prepares a ring of laps laps of copies with these sizes. Depths are those of a queue of queue bytes, which is at
+// most the arena.
 func newLayout(sizes []planner.Bytes, laps int, queue, arena planner.Bytes) *layout {
 	l := &layout{laps: laps, size: slices.Repeat(sizes, laps), arena: arena}
 	l.depth = queueDepths(l.size, min(len(sizes), affordable(len(l.size))), queue)
@@ -47,13 +49,13 @@ func newLayout(sizes []planner.Bytes, laps int, queue, arena planner.Bytes) *lay
 	return l
 }
 
-// affordable is how many copies a layout of n copies can keep apart: a try looks at 8 n depth^2 neighbours.
+// affordable is how many copies a layout of n copies can keep apart. A try looks at 8 n depth^2 neighbours.
 func affordable(n int) int {
 	return min(max(3, int(math.Sqrt(float64(tryEffort/8/n)))), deepest)
 }
 
-// queueDepths counts for every copy of a ring how many of the latest copies, with itself, a queue of so many bytes holds, at
-// most those of a lap.
+// queueDepths counts for every copy of a ring how many of the latest copies a queue of so many bytes holds, that copy included.
+// It is at most the number of copies of a lap.
 func queueDepths(size []planner.Bytes, lap int, queue planner.Bytes) []int {
 	n := len(size)
 	depths := make([]int, n)
@@ -67,8 +69,8 @@ func queueDepths(size []planner.Bytes, lap int, queue planner.Bytes) []int {
 	return depths
 }
 
-// find tries a plain ring and then several orders of placing, until it has a layout that is rated no higher than goal. It
-// returns the one rated lowest.
+// find tries a plain ring first, and then orders of placing. It stops at a layout that is rated no higher than goal, and
+// returns the layout with the lowest rating.
 func (l *layout) find(goal planner.Nanoseconds, effort *int, rate func(offset []planner.Bytes) planner.Nanoseconds) (best []planner.Bytes, lowest planner.Nanoseconds) {
 	order := make([]int, len(l.size))
 	lowest = never + 1
@@ -83,7 +85,7 @@ func (l *layout) find(goal planner.Nanoseconds, effort *int, rate func(offset []
 	return best, lowest
 }
 
-// attempt lays out all copies: plainly, then in order of time, then in shuffled orders. It overwrites order.
+// attempt lays out all copies: plainly in try 0, in order of time in try 1, and in shuffled orders later. It overwrites order.
 func (l *layout) attempt(try int, order []int) {
 	if try == 0 {
 		copy(l.offset, wrapped(l.size, l.arena))
@@ -98,7 +100,7 @@ func (l *layout) attempt(try int, order []int) {
 	l.place(order)
 }
 
-// wrapped places one copy behind the other, back to the start where the end of the arena has no room.
+// wrapped places one copy behind the other. A copy that does not fit before the end of the arena goes to its start.
 func wrapped(sizes []planner.Bytes, arena planner.Bytes) []planner.Bytes {
 	offsets := make([]planner.Bytes, len(sizes))
 	var end planner.Bytes
@@ -112,8 +114,8 @@ func wrapped(sizes []planner.Bytes, arena planner.Bytes) []planner.Bytes {
 	return offsets
 }
 
-// shuffle orders copies for a try: by size, and the more often a copy found no good place in the tries before, the earlier.
-// Every other try mixes them besides, by what depends on the try and the copy alone.
+// shuffle orders copies for a try: by size, and earlier the more often a copy found no good offset in other tries. Every other
+// try also mixes them, by a number that depends on the try and the copy alone.
 func (l *layout) shuffle(order []int, try int) {
 	key := make([]float64, len(order))
 	for k := range order {
@@ -125,7 +127,7 @@ func (l *layout) shuffle(order []int, try int) {
 	slices.SortFunc(order, func(a, b int) int { return cmp.Or(cmp.Compare(key[a], key[b]), a-b) })
 }
 
-// scatter is a number from 0 to 1 that depends on a and b alone (the finaliser of splitmix64).
+// scatter is a number from 0 to 1 that depends on a and b alone. It is the finaliser of splitmix64.
 func scatter(a, b int) float64 {
 	x := uint64(a)*goldenStep + uint64(b)
 	x = (x ^ x>>30) * 0xBF58476D1CE4E5B9
@@ -133,7 +135,7 @@ func scatter(a, b int) float64 {
 	return float64((x^x>>31)>>11) / (1 << 53)
 }
 
-// place gives the copies offsets in an order, each where it meets the fewest that it must not meet.
+// place gives the copies offsets, one after the other in an order. Each takes the offset where it meets the fewest neighbours.
 func (l *layout) place(order []int) {
 	clear(l.placed)
 	for _, k := range order {
@@ -151,7 +153,7 @@ func (l *layout) place(order []int) {
 	}
 }
 
-// A neighbour is a placed copy that is in the arena together with another one, the longer the greater its weight.
+// A neighbour is a placed copy that is in the arena together with another one. Its weight grows with the time that they share.
 type neighbour struct{ copy, weight int }
 
 // near lists the neighbours of copy k.
@@ -170,7 +172,7 @@ func (l *layout) near(k int) []neighbour {
 	return l.around
 }
 
-// candidates are the offsets worth trying: both ends of the arena and of every neighbour.
+// candidates are the offsets worth a try: both ends of the arena and of every neighbour.
 func (l *layout) candidates(k int, near []neighbour) []planner.Bytes {
 	out := append(l.offers[:0], 0)
 	if top := l.arena - l.size[k]; top > 0 {
@@ -188,7 +190,7 @@ func (l *layout) candidates(k int, near []neighbour) []planner.Bytes {
 	return out
 }
 
-// met weighs the neighbours that lie in the bytes of copy k at an offset.
+// met is the weight of the neighbours that share bytes with copy k at an offset.
 func (l *layout) met(k int, offset planner.Bytes, near []neighbour) int {
 	sum, end := 0, offset+l.size[k]
 	for _, other := range near {

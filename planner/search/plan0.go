@@ -6,8 +6,9 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// onTouch is plan 0, for the recorded forward: units are fetched when they are touched, those that are resident stay, and of
-// the others the oldest goes where room is needed. If that is not enough, residents go as well, in the order of eviction.
+// onTouch is plan 0, for the forward that is recorded. A unit is fetched at its first touch. The likely residents stay. Of the
+// other units the oldest is evicted where room is needed; where that is not enough, residents are evicted as well, in the order
+// of eviction.
 func (b builder) onTouch() (planner.Plan, error) {
 	p := planner.Plan{Bottleneck: planner.BoundUnknown}
 	if biggest := b.largest(); biggest.Bytes > b.budget {
@@ -29,8 +30,9 @@ func (b builder) onTouch() (planner.Plan, error) {
 	return p, nil
 }
 
-// likely marks the units that the plan after the recording is likely to keep resident, so that it finds them there: those of a
-// forward that reads every unit once, as registered, over a link that takes far longer than the computation.
+// likely marks the units that are likely to be resident in the plan after the recording, so that the plan finds them on the
+// device. It plans for a forward that reads every unit once, in the order of registration, over a link that takes far longer
+// than the computation.
 func (b builder) likely() ([]bool, error) {
 	supposed := b
 	supposed.m.Recorded = true

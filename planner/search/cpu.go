@@ -2,12 +2,11 @@ package search
 
 import "github.com/optimem/optimem/planner"
 
-// mixed plans from a recording where pages may also stay in RAM for the CPU to compute. The plan is at least as good as that of
-// page.
+// mixed plans from a recording. The CPU may compute pages that stay in RAM. The plan is at least as good as that of page.
 func (b builder) mixed() (planner.Plan, error) {
-	best, err := b.best(func(l *lap) *search {
-		s := newSearch(l, b.budget)
-		s.mayLeave = b.mayLeave(l)
+	best, err := b.best(func(l *lap) *finder {
+		s := newFinder(l, b.budget)
+		s.forCPU = b.cpuCanCompute(l)
 		return s
 	})
 	if err == nil {
@@ -16,7 +15,7 @@ func (b builder) mixed() (planner.Plan, error) {
 	return best, err
 }
 
-// knowsCPU tells whether there are times of the CPU.
+// knowsCPU tells whether the manifest has times of the CPU.
 func (b builder) knowsCPU() bool {
 	for _, step := range b.m.Steps {
 		if step.CPU > 0 {
@@ -26,17 +25,16 @@ func (b builder) knowsCPU() bool {
 	return false
 }
 
-// mayLeave marks the pages that the CPU can compute: none of the steps that they are held in begins the use of another page,
-// and no step of another page's use lies in theirs.
-func (b builder) mayLeave(l *lap) []bool {
-	held := make([]int, len(b.m.Steps)+1) // by how many pages, as differences
+// cpuCanCompute marks the pages that the CPU can compute. The steps of their uses must not be steps of uses of other pages.
+func (b builder) cpuCanCompute(l *lap) []bool {
+	held := make([]int, len(b.m.Steps)+1) // how many pages hold the step, as differences to the step before
 	for _, d := range l.pages {
 		for _, use := range d.uses {
 			held[use.First]++
 			held[use.Last+1]--
 		}
 	}
-	shared := make([]int, len(b.m.Steps)+1) // steps before that are held by several
+	shared := make([]int, len(b.m.Steps)+1) // how many of the steps before are held by several pages
 	holders := 0
 	for s := range b.m.Steps {
 		holders += held[s]
@@ -55,10 +53,11 @@ func (b builder) mayLeave(l *lap) []bool {
 	return may
 }
 
-// tryCPU offers patterns of runs of pages for the CPU, from none to all, each with the credit passes that do best as a rule.
-func (s *search) tryCPU() {
+// tryCPU offers patterns of runs of pages for the CPU, from few to all. Each pattern gets the credit passes that do best as a
+// rule.
+func (s *finder) tryCPU() {
 	var may []int
-	for i, yes := range s.mayLeave {
+	for i, yes := range s.forCPU {
 		if yes {
 			may = append(may, i)
 		}
@@ -76,16 +75,17 @@ func (s *search) tryCPU() {
 				if s.effort > limit {
 					return
 				}
-				s.halve(places, arena, credit{shares[0], one * 8 / 100, nil})
+				s.tighten(places, arena, credit{shares[0], full * 8 / 100, nil})
 			}
-			s.offer(s.awayUnlessLeft(places))
+			s.offer(s.streamedUnlessOnCPU(places))
 		}
 	}
 }
 
-const cpuParts = 12 // shares of the pages that tryCPU tries to leave to the CPU
+// cpuParts is how many shares of the pages tryCPU tries for the CPU.
+const cpuParts = 12
 
-// markRuns leaves part of cpuParts of some pages to the CPU, in runs of length, spread evenly.
+// markRuns places part of cpuParts of some pages on the CPU, in runs of length pages, spread evenly.
 func markRuns(places []planner.Placement, may []int, length, part int) {
 	for k, page := range may {
 		run := k / length
@@ -95,8 +95,9 @@ func markRuns(places []planner.Placement, may []int, length, part int) {
 	}
 }
 
-func (s *search) awayUnlessLeft(places []planner.Placement) []planner.Placement {
-	out := s.lap.allAway()
+// streamedUnlessOnCPU keeps the pages on the CPU, and streams all others that need not be resident.
+func (s *finder) streamedUnlessOnCPU(places []planner.Placement) []planner.Placement {
+	out := s.lap.allStreamed()
 	for i, p := range places {
 		if p == planner.OnCPU {
 			out[i] = planner.OnCPU

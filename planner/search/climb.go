@@ -6,18 +6,18 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// improve looks for better choices by single moves, as long as one helps and the effort lasts: a page streams that was
-// resident, or the other way round, or two pages change roles. It starts from the best choices, in a short list also from
-// where nothing is resident; what effort is left goes into starts from the best with a few pages changed.
-func (s *search) improve() {
+// improve looks for better choices by single moves: a page changes its placement, or two pages swap theirs. It starts from the
+// best choices, in a short list also from no residents. It ends when no move helps or the effort is used up. Effort that is left
+// goes into starts from the best choices with a few pages changed.
+func (s *finder) improve() {
 	limit := s.effort + localEffort
 	starts := slices.Clone(s.best)
 	if len(s.lap.pages) <= shortList || s.lap.middling() {
 		limit = s.effort + shortEffort
 	}
 	if len(s.lap.pages) <= shortList {
-		for _, places := range [][]planner.Placement{s.smallest(), s.lap.allAway()} {
-			resident := s.lap.weight(places, planner.Resident)
+		for _, places := range [][]planner.Placement{s.leanest(), s.lap.allStreamed()} {
+			resident := s.lap.bytesAt(places, planner.Resident)
 			starts = slices.Insert(starts, 0, choice{places, resident, s.period(places, s.budget-resident)})
 		}
 	}
@@ -29,17 +29,17 @@ func (s *search) improve() {
 	}
 }
 
-// climb moves from a choice to better ones beside it until none is.
-func (s *search) climb(from choice, limit int) {
-	c := climber{search: s, choice: choice{slices.Clone(from.places), from.resident, from.period}, limit: limit}
+// climb moves from a choice to better neighbours until no neighbour is better or the effort reaches limit.
+func (s *finder) climb(from choice, limit int) {
+	c := climber{finder: s, choice: choice{slices.Clone(from.places), from.resident, from.period}, limit: limit}
 	for c.sweep() {
 	}
 }
 
-// kicked is a choice with a few pages changed, which ones depends on the try alone, and with as many residents streamed
-// instead as the budget asks for.
-func (s *search) kicked(from choice, try int) choice {
-	c := climber{search: s, choice: choice{slices.Clone(from.places), from.resident, never}}
+// kicked is a choice with a few pages changed. The try alone says which ones. Residents stream instead until the rest fits the
+// budget.
+func (s *finder) kicked(from choice, try int) choice {
+	c := climber{finder: s, choice: choice{slices.Clone(from.places), from.resident, never}}
 	n := len(c.places)
 	kicks := 2 + try%4
 	for i := range kicks {
@@ -50,7 +50,7 @@ func (s *search) kicked(from choice, try int) choice {
 			c.toggle(page)
 		}
 	}
-	c.period = c.pacer.period(c.places, c.budget-c.resident)
+	c.period = c.evaluate(c.places, c.resident)
 	return c.choice
 }
 
@@ -58,13 +58,13 @@ const mostKicks = 64
 
 // A climber is at one choice and looks for better ones beside it.
 type climber struct {
-	*search
+	*finder
 	choice
 	limit int
 }
 
-// sweep moves one page after the other to where it helps most, then lets pages change places, those close to each other
-// first; false where nothing helped.
+// sweep moves one page after the other to the placement that helps most. Then it lets pages swap placements, close neighbours
+// first. It returns false where nothing helped.
 func (c *climber) sweep() (moved bool) {
 	for c.shift() {
 		moved = true
@@ -78,13 +78,13 @@ func (c *climber) sweep() (moved bool) {
 	return moved
 }
 
-// shift makes the one move of a page that helps most, if any does.
+// shift makes the one move of a page that helps most, if any helps.
 func (c *climber) shift() bool {
 	best, target := -1, planner.Streamed
 	for i := 0; i < len(c.places) && c.effort < c.limit; i++ {
 		was := c.places[i]
 		for _, to := range []planner.Placement{planner.Streamed, planner.Resident, planner.OnCPU} {
-			if to == was || to == planner.OnCPU && (c.mayLeave == nil || !c.mayLeave[i]) {
+			if to == was || to == planner.OnCPU && (c.forCPU == nil || !c.forCPU[i]) {
 				continue
 			}
 			if c.put(i, to); c.helps() {
@@ -99,10 +99,10 @@ func (c *climber) shift() bool {
 	return best >= 0
 }
 
-// swap lets pages i and j change places, if that helps.
+// swap lets pages i and j swap placements if that helps.
 func (c *climber) swap(i, j int) bool {
 	a, b := c.places[i], c.places[j]
-	if a == b || c.mayLeave != nil && (a == planner.OnCPU && !c.mayLeave[j] || b == planner.OnCPU && !c.mayLeave[i]) {
+	if a == b || c.forCPU != nil && (a == planner.OnCPU && !c.forCPU[j] || b == planner.OnCPU && !c.forCPU[i]) {
 		return false
 	}
 	c.put(i, b)
@@ -115,12 +115,12 @@ func (c *climber) swap(i, j int) bool {
 	return false
 }
 
-// helps tells whether the places at hand are better than the choice, and makes them the choice if so.
+// helps tells whether the placements at hand are better than the choice. If so they become the choice.
 func (c *climber) helps() bool {
 	if c.resident > c.budget {
 		return false
 	}
-	period := c.pacer.period(c.places, c.budget-c.resident)
+	period := c.evaluate(c.places, c.resident)
 	if period <= c.period {
 		c.keep(c.places, c.resident, period)
 	}
@@ -131,6 +131,7 @@ func (c *climber) helps() bool {
 	return better
 }
 
+// put places page i.
 func (c *climber) put(i int, to planner.Placement) {
 	if c.places[i] == planner.Resident {
 		c.resident -= c.lap.pages[i].bytes
@@ -140,7 +141,7 @@ func (c *climber) put(i int, to planner.Placement) {
 	}
 }
 
-// toggle makes a streamed page resident, and streams any other.
+// toggle makes a streamed page resident, and streams any other page.
 func (c *climber) toggle(i int) { c.put(i, opposite(c.places[i])) }
 
 // opposite is Resident for a streamed page, and Streamed for any other.
