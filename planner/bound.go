@@ -1,20 +1,20 @@
 package planner
 
-// How many anchors Bound tries: all in a short list, fewer in a long one.
+// Bound tries every step of a short list as an anchor, and fewer in a long one.
 const (
 	fewestAnchors = 24
 	boundEffort   = 400_000 // anchors times steps
 )
 
-// Bound returns a lower bound on the period of any policy whatever that keeps at most budget bytes of weights on the
-// device, for the mode page.
+// Bound returns a lower bound, in ns, on the period of every policy in which the device computes all pages and at most budget
+// bytes of weights are on it. The manifest is recorded.
 //
-// When step a starts at most V bytes are on the device; before step b starts all that a..b read have been. So
-// start(b) - start(a) >= (W(a..b) - V)/B, and start(i+1) - start(i) >= compute(i). Chained from an anchor over one lap:
+// When step a starts, at most V bytes are on the device. Before step b starts, all bytes that steps a..b read have been there.
+// So start(b) - start(a) >= (W(a..b) - V)/B, and start(i+1) - start(i) >= compute(i). Chained from an anchor over one lap:
 //
 //	c = 0; x = -inf;  per step: for every unit first read here  x = max(x, c - V/B) + w/B, c = max(c, x);  c = c + compute
 //
-// A unit counts once in a lap, latencies do not count, and every division rounds so that the bound stays below.
+// A unit counts once in a lap, and latencies do not count. Every division rounds so that the bound stays below.
 func Bound(m Manifest, machine Machine, budget Bytes) Nanoseconds {
 	reads := firstReads(m, machine.Link)
 	head := bareTransfer(machine.Link, budget) + 1
@@ -44,7 +44,7 @@ func firstReads(m Manifest, link Link) [][]read {
 	return reads
 }
 
-// chain is the bound from one anchor. head is the time that as many bytes take as may be there at the start.
+// chain is the bound from one anchor. head is the time in which the link moves the bytes that may be there at the start.
 func chain(steps []Step, reads [][]read, head Nanoseconds, anchor int) Nanoseconds {
 	var seen map[int]bool // of units that are used more than once
 	var c Nanoseconds
@@ -69,7 +69,7 @@ func chain(steps []Step, reads [][]read, head Nanoseconds, anchor int) Nanosecon
 	return c
 }
 
-// bareTransfer is the time of size bytes on the link without latency, rounded down.
+// bareTransfer is the time of size bytes on the link without its latency, rounded down.
 func bareTransfer(link Link, size Bytes) Nanoseconds {
 	return max(0, Link{0, link.OrUsual().Rate}.Transfer(size)-1)
 }

@@ -2,9 +2,9 @@ package planner
 
 import "slices"
 
-// WithEstimates is a manifest in which steps whose time is known on one side alone have one on the other too: in the ratio of
-// both sides over all steps that are known on both. A step that was never seen on a side would else look as if it were free
-// there. Without any step that is known on both sides nothing can be told, and the manifest stays as it is.
+// WithEstimates returns the manifest with estimates for steps whose time is known on one side alone. An estimate keeps the ratio
+// of both sides over all steps that are known on both. Without it such a step would look as if it took no time on the other
+// side. Where no step is known on both sides, there are no estimates.
 func (m Manifest) WithEstimates() Manifest {
 	var device, cpu float64
 	for _, s := range m.Steps {

@@ -2,7 +2,7 @@ package planner
 
 import "math/bits"
 
-// A Link is the way from RAM to the device: a copy of n bytes takes Latency + n/Rate.
+// A Link is the way from RAM to the device. A copy of n bytes takes Latency + n/Rate.
 type Link struct {
 	Latency Nanoseconds
 	Rate    Bytes // bytes per second; 0 where not known
@@ -14,7 +14,7 @@ const (
 	usualRate    Bytes       = 12_000_000_000
 )
 
-// OrUsual is the link itself, or where its rate is not known what a link is taken for: PCIe 3 x16 with pinned memory.
+// OrUsual is the link itself where its rate is known, else PCIe 3 x16 with pinned memory.
 func (l Link) OrUsual() Link {
 	if l.Rate <= 0 {
 		return Link{usualLatency, usualRate}
@@ -22,7 +22,7 @@ func (l Link) OrUsual() Link {
 	return l
 }
 
-// Transfer is the time that a copy of size bytes takes, rounded up to whole nanoseconds.
+// Transfer is the time that a copy of size bytes takes: latency + size/rate, rounded up to whole ns, at most Largest.
 func (l Link) Transfer(size Bytes) Nanoseconds {
 	l = l.OrUsual()
 	whole, rest := size/l.Rate, size%l.Rate

@@ -5,18 +5,19 @@ import (
 	"slices"
 )
 
-// LPBound returns a lower bound on the period of any policy that may also compute on the CPU: the linear program in which
-// every unit is divided at will into parts that are resident, streamed once in a lap, or read by the CPU:
+// LPBound returns a lower bound, in ns, on the period of every policy that may also compute on the CPU. It is the value of a
+// linear program. In it every unit is divided at will into parts that are resident, streamed once in a lap, or read by the CPU:
 //
 //	sum over steps of compute, each where it runs <= period
 //	bytes streamed / rate                          <= period
 //	bytes resident                                 <= budget
-//	(bytes streamed + read by the CPU) / RAM rate  <= period      where that is known
+//	(bytes streamed + read by the CPU) / RAM rate  <= period      where that rate is known
 //
-// For one period the best is to keep from the CPU, by most time saved per byte, what memory and the link can take; the least
-// period is found by halving. Where streams is false nothing streams, as in the mode chunk. Latencies and crossings do not
-// count, steps at which no use begins run where they are fastest, and a step at which several begin counts as saved for each of
-// them, all of which keeps the bound low.
+// For one period the best is to keep from the CPU as many bytes as memory and link can take, those with the most time saved per
+// byte first. The least period is found by halving. Where streams is false no page streams.
+//
+// Latencies and crossings do not count. Steps at which no use begins run where they are fastest. A step at which several uses
+// begin counts as saved for each of them. All of this keeps the bound low.
 func LPBound(m Manifest, machine Machine, budget Bytes, streams bool) Nanoseconds {
 	items, base, total := lpItems(m)
 	low, high := Nanoseconds(-1), base+total
@@ -38,7 +39,7 @@ func LPBound(m Manifest, machine Machine, budget Bytes, streams bool) Nanosecond
 	return high
 }
 
-// readBytes is the sum of the units that are read.
+// readBytes is the sum of the units that some forward reads.
 func readBytes(m Manifest) (sum Bytes) {
 	for _, u := range m.Units {
 		if len(u.Uses) > 0 {
@@ -48,14 +49,14 @@ func readBytes(m Manifest) (sum Bytes) {
 	return sum
 }
 
-// An lpItem is a unit: how much less time its steps take if the device reads it.
+// An lpItem is a unit and the time that its steps save if the device reads it.
 type lpItem struct {
 	bytes Bytes
 	saved Nanoseconds
 }
 
-// lpItems lists the units that are read, the best to keep from the CPU first. base is the sum of the least times of all
-// steps, total what it adds if the CPU reads everything.
+// lpItems lists the units that are read, those best to keep from the CPU first. base is the sum of the least times of all steps.
+// total is how much more time the steps take if the CPU reads every unit.
 func lpItems(m Manifest) (items []lpItem, base, total Nanoseconds) {
 	more := make([]Nanoseconds, len(m.Steps)) // that the CPU takes
 	read := make([]bool, len(m.Steps))
@@ -86,7 +87,7 @@ func lpItems(m Manifest) (items []lpItem, base, total Nanoseconds) {
 	return items, base, total
 }
 
-// saved is the most time that keeping size bytes from the CPU saves, rounded up, at most the total.
+// saved is the most time that keeping size bytes from the CPU saves, rounded up, at most total.
 func saved(items []lpItem, size Bytes, total Nanoseconds) Nanoseconds {
 	var sum Nanoseconds
 	for _, item := range items {

@@ -1,9 +1,9 @@
 package planner
 
-// A Manifest is what a worker says of its model.
+// A Manifest describes a model.
 //
-// Before the first forward only the weights are known (Recorded is false, Units are in registration order and have no
-// uses). After it Units are in the order of their first use, those that no forward reads last.
+// Before the first forward only the weights are known: Recorded is false, Units are in the order of registration and have no
+// uses. After it Units are in the order of their first use. Units that no forward reads come last.
 type Manifest struct {
 	Model    string
 	Recorded bool
@@ -11,7 +11,7 @@ type Manifest struct {
 	Units    []Unit
 }
 
-// A Step is what runs between two neighbouring borders (entry or exit of a reader), in execution order.
+// A Step is the computation between two neighbouring borders, in execution order. A border is the entry or the exit of a reader.
 type Step struct {
 	Compute     Nanoseconds // on the device; 0 where not known
 	CPU         Nanoseconds // on the CPU; 0 where not known
@@ -21,13 +21,13 @@ type Step struct {
 
 // A Unit is the smallest set of weights that must move together.
 type Unit struct {
-	Path       string   // dotted path of the owner, "layer1.0.conv1"
-	Kind       string   // class of the owner, "Conv2d"
+	Path       string   // dotted path of the owner, such as "layer1.0.conv1"
+	Kind       string   // class of the owner, such as "Conv2d"
 	Bytes      Bytes    // as laid out on the device, alignment included
 	Parameters int64    // number of elements
-	Readers    []string // dotted paths of the modules that read it, in order of first read
-	Uses       []Use    // in execution order, none if no forward reads it
-	Held       bool     // its bytes are on the device now, and a plan that keeps it resident need not bring them
+	Readers    []string // dotted paths of its readers, in the order of their first read
+	Uses       []Use    // in execution order; none where no forward reads it
+	Held       bool     // its bytes are on the device now: a plan that keeps it resident need not copy them
 }
 
 // A Use is an interval of steps, both ends included, during which a reader holds a unit.

@@ -1,23 +1,23 @@
 package planner
 
-// Options are a user's wishes. The zero value of a field leaves the choice to the planner.
+// Options are the wishes of a user. The zero value of a field leaves the choice to the planner.
 type Options struct {
 	Mode         Mode
-	VRAM         Share    // device bytes, or a share of the model's weights
-	Budget       Bytes    // device bytes for weights alone; above 0 it stands in place of VRAM and of the reserve
+	VRAM         Share    // device memory to use, in bytes or in percent of the weights
+	Budget       Bytes    // device bytes for weights alone; above 0 it replaces VRAM and the free memory
 	PagesAsGiven bool     // every unit is one page and one copy: nothing is merged
-	MaxLayerSize int64    // parameters: modules up to this size are paged whole
-	MaxCapacity  Capacity // chunk: how much of the model may live on the device
+	MaxLayerSize int64    // in parameters: modules up to this size are paged whole
+	MaxCapacity  Capacity // of the run in mode chunk
 }
 
-// A Share is an amount of device memory: bytes on the card in all (activations included), or percent of the weights (for
-// weights alone). Both zero means: whatever is free.
+// A Share is an amount of device memory: bytes on the card in all, activations included, or percent of the weights, for weights
+// alone. Where both are zero it is all free memory.
 type Share struct {
 	Bytes        Bytes
 	MilliPercent int64 // 25 % is 25000
 }
 
-// A Capacity is a size of a chunk: a number of parameters, or bytes. Both zero means: the whole budget.
+// A Capacity is the size of a chunk: a number of parameters, or bytes. Where both are zero it is the whole budget.
 type Capacity struct {
 	Parameters int64
 	Bytes      Bytes

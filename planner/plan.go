@@ -4,22 +4,22 @@ package planner
 type Plan struct {
 	Version    int // grows by one with every plan of a session; 0 is the plan of the recording forward
 	Mode       Mode
-	Pages      []Page      // in execution order, unread ones last
+	Pages      []Page      // in execution order, unread pages last
 	Copies     []Copy      // one turn of the ring, in the order in which they are issued
 	Laps       int         // forwards that one turn of the ring takes, each with the same copies at other offsets; 0 is 1
-	Eviction   []int       // resident pages, the first to leave first
-	Fill       [][]int     // the copies that bring residents in the first forward, in order: pages that go as one
+	Eviction   []int       // resident pages, the first to evict first
+	Fill       [][]int     // groups of resident pages that go as one copy in the first forward, in order
 	Arena      Bytes       // size of the ring
 	Resident   Bytes       // bytes of all resident pages
-	Budget     Bytes       // device bytes the plan may use for weights: Resident + Arena <= Budget
+	Budget     Bytes       // device bytes that the plan may use for weights: Resident + Arena <= Budget
 	Reserve    Bytes       // device bytes left to activations and others
 	Period     Nanoseconds // between the starts of two forwards, back to back
-	First      Nanoseconds // of the first forward, in which all weights pass once
+	First      Nanoseconds // of the first forward, in which all weights are copied once
 	Bound      Nanoseconds // no policy within Budget has a shorter period
 	Bottleneck Bottleneck
 }
 
-// Gap is how far the period lies above the bound, as a share of it: 0.02 is 2 %. It is 0 where there is no bound.
+// Gap is how far the period lies above the bound, as a share of the bound: 0.02 is 2 %. It is 0 where there is no bound.
 func (p Plan) Gap() float64 {
 	if p.Bound <= 0 {
 		return 0
@@ -42,23 +42,11 @@ type Page struct {
 
 // A Copy brings a streamed page into the arena for one use.
 //
-// Before it may write, the copy After places earlier in the ring (cyclic, 1 <= After <= copies of one lap) and all before
-// that one must have been released.
+// It waits until the copy After places earlier in the ring, and all before that one, have been released. The ring is cyclic, and
+// 1 <= After <= copies of one lap.
 type Copy struct {
 	Page        int
 	Offset      Bytes // in the arena, the same in every turn
 	First, Last int   // the steps that hold it
 	After       int
 }
-
-// Bottleneck is the engine that sets the period.
-type Bottleneck string
-
-// The bottlenecks.
-const (
-	BoundByCompute Bottleneck = "compute" // the device computes without waiting
-	BoundByLink    Bottleneck = "link"    // copies take longer than the computation
-	BoundByMemory  Bottleneck = "memory"  // neither alone: more device memory would shorten the period
-	BoundByCPU     Bottleneck = "cpu"     // pages computed on the CPU
-	BoundUnknown   Bottleneck = "unknown" // times are not measured yet
-)

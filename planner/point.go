@@ -1,9 +1,9 @@
 package planner
 
-// A Point is what a budget gives.
+// A Point is the period and the bound that a budget gives.
 type Point struct {
 	Budget  Bytes
 	Period  Nanoseconds // 0 where the budget is too small
 	Bound   Nanoseconds
-	Missing Bytes // how many bytes the budget is short of the least that works; 0 where it works
+	Missing Bytes // bytes that the budget lacks; 0 where it is large enough
 }

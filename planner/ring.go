@@ -2,13 +2,14 @@ package planner
 
 import "slices"
 
-// Waits finds for every copy of a ring how many places earlier the latest copy lies whose bytes it takes; a lap is the most
-// that a copy is issued ahead.
+// Waits is how long the copies of a ring wait: for every copy how many places earlier the latest copy lies that shares bytes
+// with it. size and offset are bytes, through all laps of the ring. The result is at most lap, the copies of one lap, since a copy
+// is issued at most one lap ahead.
 func Waits(size, offset []Bytes, lap int) []int {
 	n := len(size)
 	out := make([]int, n)
 	var o owners
-	for at := range 2 * n { // the first round only finds out who owned what before
+	for at := range 2 * n { // the first round only finds the owners
 		k := at % n
 		latest := o.take(offset[k], offset[k]+size[k], at)
 		out[k] = min(lap, at-latest)
@@ -16,12 +17,13 @@ func Waits(size, offset []Bytes, lap int) []int {
 	return out
 }
 
-// owners knows for stretches of the arena, in order and without gaps between them, the latest copy in each.
+// The owners are the latest copy in every stretch of the arena. Stretches are in order and leave no gaps.
 type owners struct {
-	from []Bytes // where a stretch begins; it ends where the next one does
+	from []Bytes // where a stretch begins; it ends where the next stretch begins
 	copy []int
 }
 
+// nobody is the owner of bytes that no copy has taken.
 const nobody = -1 << 40
 
 // take gives a stretch to a copy, and returns the latest copy that owned any of it.
@@ -32,9 +34,9 @@ func (o *owners) take(from, to Bytes, copy int) (latest int) {
 	}
 	first, found := slices.BinarySearch(o.from, from)
 	if !found {
-		first-- // the stretch that from lies in
+		first-- // from lies within this stretch
 	}
-	behind := nobody // owns what comes at to
+	behind := nobody // the owner of the bytes at to
 	last := max(first, 0)
 	for ; last < len(o.from) && o.from[last] < to; last++ {
 		behind = o.copy[last]

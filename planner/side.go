@@ -2,16 +2,16 @@ package planner
 
 import "slices"
 
-// A side says which steps the CPU computes, and what it takes to change sides.
+// A side says which steps the CPU computes, and how long activations take to change sides.
 type side struct {
 	onCPU    []bool        // per step; nil where the device computes all
 	crossing []Nanoseconds // per step, for activations to cross before it; nil likewise
-	back     Nanoseconds   // for the result to cross back to where the input was
+	back     Nanoseconds   // for the result to cross back to the side of the input
 }
 
-// sideOf finds the side of every step: the CPU's where uses of a page that it computes begin, the device's where only those of
-// others do, that of the step before where none begins. Activations stay on the side where they were computed until a step
-// needs them on the other. The input and the result are on the device, in the mode chunk in RAM.
+// sideOf finds the side of every step. It is the CPU where uses of a page on the CPU begin. It is the device where only uses of
+// other pages begin. It is the side of the step before where no use begins. Activations stay on their side until a step needs
+// them on the other. The input and the result are on the device, or in RAM if the mode says so.
 func sideOf(m Manifest, p Plan, machine Machine) side {
 	reads := readSides(m, p)
 	if reads == nil {
@@ -66,6 +66,7 @@ func readSides(m Manifest, p Plan) []reading {
 	return reads
 }
 
+// cross is how long activations take to cross before a step.
 func (s side) cross(step int) Nanoseconds {
 	if s.crossing == nil {
 		return 0
@@ -73,6 +74,7 @@ func (s side) cross(step int) Nanoseconds {
 	return s.crossing[step]
 }
 
+// time is how long step i computes on its side.
 func (s side) time(i int, step Step) Nanoseconds {
 	if s.onCPU != nil && s.onCPU[i] {
 		return step.CPU
@@ -80,7 +82,7 @@ func (s side) time(i int, step Step) Nanoseconds {
 	return step.Compute
 }
 
-// hostTime is the time that RAM needs for what copies and the CPU read of it in one lap; 0 where its rate is not known.
+// hostTime is the time in which RAM gives the bytes that copies and the CPU read in one lap; 0 where its rate is not known.
 func hostTime(m Manifest, p Plan, machine Machine) Nanoseconds {
 	if machine.Host.Rate <= 0 {
 		return 0

@@ -49,14 +49,14 @@ func (b builder) least(s *finder) error {
 			names = append(names, b.m.Units[s.lap.pages[i].units[0]].Path)
 		}
 	}
-	what := "what must stay resident because it is read over many steps, " + few(names)
+	what := "the set of units that must be resident because they are read over many steps, " + few(names)
 	if together > 0 {
 		what = "the largest page, " + b.m.Units[s.lap.pages[page].units[0]].Path
 		if together > s.lap.pages[page].bytes {
-			what = "what is used at the same time as " + b.m.Units[s.lap.pages[page].units[0]].Path
+			what = "the set of pages in use together with " + b.m.Units[s.lap.pages[page].units[0]].Path
 		}
 		if len(names) > 0 {
-			what += ", with what must stay resident because it is read over many steps, " + few(names) + ","
+			what += ", with the units that must be resident because they are read over many steps, " + few(names) + ","
 		}
 	}
 	return b.tooSmall(max(s.need(places), b.budget+1), what)
