@@ -65,6 +65,19 @@ type Finished struct {
 	Outcome ipc.Outcome
 }
 
+// Refused tells that no plan can be made from a manifest. The session goes on under the plan before.
+type Refused struct {
+	Session string
+	Code    string // one of ipc's codes
+	Text    string
+}
+
+// RanShort passes on that a forward ran out of device memory.
+type RanShort struct {
+	Session string
+	Short   ipc.Short
+}
+
 // Failure tells what went wrong in a session, in the words of the side that found it. Ended follows.
 type Failure struct {
 	Session  string
@@ -86,5 +99,7 @@ func (Planned) event()   {}
 func (Weighed) event()   {}
 func (Reported) event()  {}
 func (Finished) event()  {}
+func (Refused) event()   {}
+func (RanShort) event()  {}
 func (Failure) event()   {}
 func (Ended) event()     {}

@@ -16,13 +16,16 @@ import (
 )
 
 const (
-	helloGrace = 10 * time.Second // from connecting to hello
-	exitGrace  = 3 * time.Second  // from a lost connection to the end of a spawned worker's process
-	byeGrace   = time.Second      // from the controller's end to hanging up on a worker that does not read
+	exitGrace     = 3 * time.Second  // from a lost connection to the end of a spawned worker's process
+	byeGrace      = time.Second      // from the controller's end to hanging up on a worker that does not read
+	planningGrace = 60 * time.Second // from a worker's question to its going on without a plan
 )
 
-// measures is what every worker is asked to measure: its mode, and so the need for CPU times, is not known at hello.
-var measures = []string{"steps", "link", "cpu"}
+// terms are what the controller tells every worker at its welcome.
+var terms = ipc.Terms{
+	PlanningNS: uint64(planningGrace), WritingNS: uint64(ipc.SendGrace), FrameBytes: ipc.MaxFrame, FrameValues: ipc.MaxValues,
+	TimedForwards: patience,
+}
 
 // ErrOver tells that a session has ended.
 var ErrOver = errors.New("the session is over")
@@ -50,25 +53,31 @@ type Session struct {
 	done   chan struct{}
 
 	// Owned by the goroutine of run.
-	state     State
-	hello     ipc.Hello
-	manifest  ipc.Manifest
-	weighed   bool          // times of the manifest at hand have led to a plan
-	measured  ipc.Measured  // the latest
-	newer     bool          // measured is newer than the plan
-	weighings uint64        // how many Measured have come
-	alone     ipc.Measured  // the latest from before the CPU's times were known
-	refused   bool          // the CPU takes no part, whatever its times
+	state State
+	hello ipc.Hello
+	recording
+	before    recording     // what a refusal goes back to
 	compared  int           // version of the latest plan that was compared with others
-	fastest   seen          // of the plans for the manifest and the budget at hand
-	settled   bool          // the fastest has been gone back to: no prediction weighs more than what was seen
-	parted    bool          // the device has been tried alone after a plan in which the CPU took part
+	weighings uint64        // how many Measured have come
 	plan      draft         // the latest that was sent
 	sent      bool          // there is such a plan
 	began     uint64        // forwards done when it was sent, as far as reported
 	report    ipc.Report    // the latest
 	limit     planner.Bytes // device bytes left after shrinking, 0 where nothing was asked back
 	cause     error         // why the connection was lost
+}
+
+// A recording is a manifest, its times, and what was seen of the plans made from both.
+type recording struct {
+	manifest ipc.Manifest
+	weighed  bool         // times of the manifest at hand have led to a plan
+	measured ipc.Measured // the latest
+	newer    bool         // measured is newer than the plan
+	alone    ipc.Measured // the latest from before the CPU's times were known
+	refused  bool         // the CPU takes no part, whatever its times
+	fastest  seen         // of the plans for the manifest and the budget at hand
+	settled  bool         // the fastest has been gone back to: no prediction weighs more than what was seen
+	parted   bool         // the device has been tried alone after a plan in which the CPU took part
 }
 
 // An order is what others ask of a session; its goroutine carries it out.
@@ -111,7 +120,7 @@ func (s *Session) run(ctx context.Context) {
 	defer close(s.done)
 	inbox := make(chan heard)
 	go listen(s.conn, inbox)
-	greeting := time.NewTimer(helloGrace)
+	greeting := time.NewTimer(ipc.HelloGrace)
 	defer greeting.Stop()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(byeGrace, s.hangUp) })()
 	for !s.state.Over() {
@@ -152,7 +161,7 @@ func listen(c conn, inbox chan<- heard) {
 
 func (s *Session) missGreeting() {
 	if s.state == Greeting {
-		s.fail(ipc.CodeProtocol, fmt.Sprintf("no hello came within %v of connecting", helloGrace))
+		s.fail(ipc.CodeProtocol, fmt.Sprintf("no hello came within %v of connecting", ipc.HelloGrace))
 	}
 }
 
@@ -202,12 +211,11 @@ func stepOf(message any) (step, error) {
 		return stepMeasured, nil
 	case *ipc.Report:
 		return stepReport, nil
+	case *ipc.Short:
+		return stepShort, nil
 	case *ipc.Outcome:
 		return stepOutcome, nil
 	case *ipc.Failure:
-		if m.Code == ipc.CodeOutOfMemory {
-			return stepShortage, nil
-		}
 		return stepFailure, nil
 	case *ipc.Bye:
 		return stepBye, nil
@@ -230,13 +238,11 @@ func (s *Session) act(ctx context.Context, message any, stopping bool) {
 		}
 	case *ipc.Report:
 		s.follow(ctx, *m)
+	case *ipc.Short:
+		s.runShort(*m)
 	case *ipc.Outcome:
 		s.finish(*m)
 	case *ipc.Failure:
-		if m.Code == ipc.CodeOutOfMemory {
-			s.log.Warn("worker ran out of device memory", "text", m.Text)
-			return
-		}
 		s.log.Warn("worker failed", "code", m.Code, "text", m.Text)
 		s.observe(Failure{Session: s.id, Code: m.Code, Text: m.Text, ByWorker: true})
 	case *ipc.Bye:
@@ -256,14 +262,17 @@ func (s *Session) greet(hello ipc.Hello) {
 		s.fail(ipc.CodeBusy, fmt.Sprintf("this controller already holds %d sessions, which is its limit", s.config.MaxSessions))
 	default:
 		s.hello = hello
-		s.log.Info("session opened", "pid", s.pid, "device", hello.Device.Kind, "torch", hello.Torch)
+		s.log.Info("session opened", "pid", s.pid, "device", hello.Device.Kind, "torch", hello.Torch, "python", hello.Python)
 		s.observe(Opened{Session: s.id, PID: s.pid, Spawned: s.worker != nil, Hello: hello})
-		s.send(&ipc.Welcome{Session: s.id, Measure: slices.Clone(measures)})
+		s.send(&ipc.Welcome{Session: s.id, Terms: terms})
 	}
 }
 
 // learn takes a manifest: plan 0 answers one as registered, the times follow one as recorded.
 func (s *Session) learn(ctx context.Context, manifest ipc.Manifest) {
+	s.log.Info("manifest", "model", manifest.Model, "recorded", manifest.Recorded, "units", len(manifest.Units),
+		"weights_bytes", manifest.WeightsBytes, "buffer_bytes", manifest.BufferBytes, "calls", manifest.Calls, "steps", manifest.Steps)
+	s.before = s.recording
 	s.manifest, s.weighed, s.newer = manifest, false, false
 	s.forget()
 	if manifest.Recorded {
@@ -271,10 +280,31 @@ func (s *Session) learn(ctx context.Context, manifest ipc.Manifest) {
 	}
 	plan, err := s.draft(ctx, ipc.Measured{}, s.limit)
 	if err != nil {
-		s.fail(ipc.CodeBadInput, err.Error())
+		s.refuse(err)
 		return
 	}
+	s.take(stepPlanned)
 	s.adopt(plan)
+}
+
+// refuse answers a manifest that no plan can be made from. What was agreed before stays.
+func (s *Session) refuse(err error) {
+	s.take(stepRefused)
+	s.recording = s.before
+	s.log.Warn("manifest refused", "error", err)
+	s.observe(Refused{Session: s.id, Code: ipc.CodeBadInput, Text: err.Error()})
+	s.send(&ipc.Refused{Answers: s.weighings, Code: ipc.CodeBadInput, Text: err.Error()})
+}
+
+// runShort takes note of a forward that ran out of device memory.
+func (s *Session) runShort(short ipc.Short) {
+	if !plausible(short.RequestedBytes, short.FreeBytes, short.WeightsBytes, short.ActivationBytes) {
+		s.fail(ipc.CodeProtocol, "a shortage has a figure that is out of range")
+		return
+	}
+	s.log.Warn("worker ran out of device memory", "requested_bytes", short.RequestedBytes, "free_bytes", short.FreeBytes,
+		"weights_bytes", short.WeightsBytes, "activation_bytes", short.ActivationBytes)
+	s.observe(RanShort{Session: s.id, Short: short})
 }
 
 // weigh takes measured times. The first after a recording always lead to a plan, later ones only where it pays.
@@ -298,6 +328,7 @@ func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
 	switch {
 	case !s.weighed: // what was seen so far is of another recording
 		s.weighed, s.newer = true, false
+		s.take(stepPlanned)
 		s.adopt(plan)
 	case s.worthwhile(plan.Plan):
 		s.newer = false
@@ -308,7 +339,7 @@ func (s *Session) weigh(ctx context.Context, measured ipc.Measured) {
 // reject answers times that no plan can be made from: with a plan from the same recording in force, that one stays.
 func (s *Session) reject(err error) {
 	if !s.weighed {
-		s.fail(ipc.CodeBadInput, err.Error())
+		s.refuse(err)
 		return
 	}
 	s.log.Warn("kept the plan in force", "version", s.plan.Version, "error", err)

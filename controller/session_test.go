@@ -109,8 +109,8 @@ func TestAConversationFromHelloToBye(t *testing.T) {
 	converse(t, nil, func(t *testing.T, talk talk) {
 		w := talk.worker
 		welcome := w.Open(t)
-		if diff := cmp.Diff([]string{"steps", "link", "cpu"}, welcome.Measure); diff != "" || welcome.Session != "s1" {
-			t.Errorf("welcome %+v: %s", welcome, diff)
+		if diff := cmp.Diff(&ipc.Welcome{Session: "s1", Terms: terms}, welcome); diff != "" {
+			t.Error(diff)
 		}
 		w.Say(t, controllertest.Registered())
 		if plan := controllertest.Hear[ipc.Plan](t, w); plan.Version != 0 {
@@ -147,6 +147,10 @@ var conversations = map[State]func(t *testing.T, w *controllertest.Worker){
 		w.Say(t, controllertest.Recorded())
 	},
 	Running: func(t *testing.T, w *controllertest.Worker) { w.Run(t) },
+	Remeasuring: func(t *testing.T, w *controllertest.Worker) {
+		w.Run(t)
+		w.Say(t, controllertest.Recorded())
+	},
 }
 
 // messages are one for each step that a worker can take.
@@ -156,7 +160,7 @@ var messages = map[step]func() any{
 	stepRecorded:   func() any { return controllertest.Recorded() },
 	stepMeasured:   func() any { return controllertest.Measured() },
 	stepReport:     func() any { return controllertest.Report(0, 1, 0) },
-	stepShortage:   func() any { return &ipc.Failure{Code: ipc.CodeOutOfMemory, Text: "4096 bytes were asked for"} },
+	stepShort:      func() any { return &ipc.Short{RequestedBytes: 4096} },
 	stepOutcome:    func() any { return controllertest.Outcome(1) },
 	stepBye:        func() any { return &ipc.Bye{Reason: "done"} },
 	stepFailure:    func() any { return &ipc.Failure{Code: ipc.CodeBadInput, Text: "no such model"} },
@@ -166,6 +170,11 @@ func TestEveryMessageInEveryState(t *testing.T) {
 	for state, lead := range conversations {
 		for by, message := range messages {
 			want, inOrder := state.next(by)
+			if by == stepRegistered || by == stepMeasured { // which are answered at once
+				if planned, ok := want.next(stepPlanned); ok {
+					want = planned
+				}
+			}
 			t.Run(fmt.Sprintf("%s while %v", by, state), func(t *testing.T) {
 				converse(t, nil, func(t *testing.T, talk talk) {
 					lead(t, talk.worker)
@@ -200,16 +209,11 @@ func TestAMessageOfTheControllerIsOutOfOrder(t *testing.T) {
 	})
 }
 
-func TestRefusals(t *testing.T) {
+func TestFailures(t *testing.T) {
 	hello := func(change func(*ipc.Hello)) []any {
 		h := controllertest.Hello()
 		change(h)
 		return []any{h}
-	}
-	registered := func(change func(*ipc.Manifest)) []any {
-		m := controllertest.Registered()
-		change(m)
-		return []any{controllertest.Hello(), m}
 	}
 	recorded := func(change func(*ipc.Manifest, *ipc.Measured)) []any {
 		m, measured := controllertest.Recorded(), controllertest.Measured()
@@ -227,17 +231,10 @@ func TestRefusals(t *testing.T) {
 		"another protocol":       {say: hello(func(h *ipc.Hello) { h.Protocol++ }), code: ipc.CodeProtocol},
 		"a card beyond reason":   {say: hello(func(h *ipc.Hello) { h.Device.TotalBytes = math.MaxUint64 }), code: ipc.CodeProtocol},
 		"too many sessions":      {say: hello(func(*ipc.Hello) {}), change: func(c *Config) { c.MaxSessions = 0 }, code: ipc.CodeBusy},
-		"an unknown mode":        {say: registered(func(m *ipc.Manifest) { m.Wish.Mode = "fast" }), code: ipc.CodeBadInput},
-		"a wish that is no size": {say: registered(func(m *ipc.Manifest) { m.Wish.VRAM = "lots" }), code: ipc.CodeBadInput},
-		"weights beyond reason":  {say: registered(func(m *ipc.Manifest) { m.Units[0].Bytes = math.MaxUint64 }), code: ipc.CodeBadInput},
-		"a budget too small":     {say: recorded(func(m *ipc.Manifest, _ *ipc.Measured) { m.Wish.VRAM = "1KiB" }), code: ipc.CodeBadInput},
-		"a use of no step": {say: recorded(func(m *ipc.Manifest, _ *ipc.Measured) { m.Units[0].Uses[0].Last = 1 << 40 }),
-			code: ipc.CodeBadInput},
-		"times of other steps": {say: recorded(func(_ *ipc.Manifest, m *ipc.Measured) { m.StepComputeNS = m.StepComputeNS[1:] }),
-			code: ipc.CodeBadInput},
 		"a link beyond reason": {say: recorded(func(_ *ipc.Manifest, m *ipc.Measured) { m.LinkBytesPerSecond = math.MaxUint64 }),
 			code: ipc.CodeProtocol},
 		"a report of a plan that never was": {say: running(controllertest.Report(2, 1, 1)), code: ipc.CodeProtocol},
+		"a shortage beyond reason":          {say: running(&ipc.Short{FreeBytes: math.MaxUint64}), code: ipc.CodeProtocol},
 		"a report beyond reason":            {say: running(controllertest.Report(1, math.MaxUint64, 1)), code: ipc.CodeProtocol},
 		"an outcome beyond reason":          {say: running(controllertest.Outcome(math.MaxUint64)), code: ipc.CodeProtocol},
 	} {
@@ -272,6 +269,87 @@ func hearFailure(t *testing.T, w *controllertest.Worker) *ipc.Failure {
 	}
 }
 
+func TestWhatCannotBePlannedIsRefusedAndMayBeAskedAgain(t *testing.T) {
+	registered := func(change func(*ipc.Manifest)) []any {
+		m := controllertest.Registered()
+		change(m)
+		return []any{m}
+	}
+	recorded := func(change func(*ipc.Manifest, *ipc.Measured)) []any {
+		m, measured := controllertest.Recorded(), controllertest.Measured()
+		change(m, measured)
+		return []any{m, measured}
+	}
+	for name, say := range map[string][]any{
+		"an unknown mode":        registered(func(m *ipc.Manifest) { m.Wish.Mode = "fast" }),
+		"a wish that is no size": registered(func(m *ipc.Manifest) { m.Wish.VRAM = "lots" }),
+		"weights beyond reason":  registered(func(m *ipc.Manifest) { m.Units[0].Bytes = math.MaxUint64 }),
+		"a budget too small":     recorded(func(m *ipc.Manifest, _ *ipc.Measured) { m.Wish.VRAM = "1KiB" }),
+		"a use of no step":       recorded(func(m *ipc.Manifest, _ *ipc.Measured) { m.Units[0].Uses[0].Last = 1 << 40 }),
+		"times of other steps":   recorded(func(_ *ipc.Manifest, m *ipc.Measured) { m.StepComputeNS = m.StepComputeNS[1:] }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			converse(t, nil, func(t *testing.T, talk talk) {
+				w, good := talk.worker, []any{controllertest.Registered()}
+				w.Open(t)
+				if len(say) > 1 {
+					w.Say(t, good...)
+					controllertest.Hear[ipc.Plan](t, w)
+					good = []any{controllertest.Recorded(), controllertest.Measured()}
+				}
+				for asked := range uint64(2) {
+					w.Say(t, say...)
+					refused := controllertest.Hear[ipc.Refused](t, w)
+					if want := (asked + 1) * uint64(len(say)-1); refused.Code != ipc.CodeBadInput || refused.Text == "" || refused.Answers != want {
+						t.Errorf("%+v, want an answer to %d times", refused, want)
+					}
+				}
+				w.Say(t, good...)
+				controllertest.Hear[ipc.Plan](t, w)
+				if names := talk.journal.names(); names[len(names)-1] != fmt.Sprintf("Planned %d", len(say)-1) {
+					t.Errorf("events %q", names)
+				}
+			})
+		})
+	}
+}
+
+func TestARefusedRecordingLeavesTheOneBeforeInForce(t *testing.T) {
+	converse(t, nil, func(t *testing.T, talk talk) {
+		w := talk.worker
+		plan := w.Run(t)
+		tight := controllertest.Recorded()
+		tight.Wish.VRAM = "1KiB"
+		w.Say(t, tight, slower(4))
+		if refused := controllertest.Hear[ipc.Refused](t, w); refused.Answers != 2 {
+			t.Errorf("%+v", refused)
+		}
+		synctest.Wait()
+		if talk.session.state != Running {
+			t.Errorf("it is %v", talk.session.state)
+		}
+		w.Say(t, controllertest.Report(1, 7, 2*plan.PeriodNS), slower(4)) // corrects the plan in force, as if nothing had been
+		if next := controllertest.Hear[ipc.Plan](t, w); next.Version != 2 || next.BudgetBytes != plan.BudgetBytes {
+			t.Errorf("plan %d with a budget of %d after one of %d", next.Version, next.BudgetBytes, plan.BudgetBytes)
+		}
+	})
+}
+
+func TestAShortageIsNoEnd(t *testing.T) {
+	converse(t, nil, func(t *testing.T, talk talk) {
+		talk.worker.Run(t)
+		short := ipc.Short{RequestedBytes: 4096, FreeBytes: 1, WeightsBytes: 2, ActivationBytes: 3}
+		talk.worker.Say(t, &short)
+		synctest.Wait()
+		events := talk.journal.all()
+		if diff := cmp.Diff(Event(RanShort{Session: "s1", Short: short}), events[len(events)-1]); diff != "" {
+			t.Error(diff)
+		}
+		talk.worker.Say(t, controllertest.Recorded(), controllertest.Measured())
+		controllertest.Hear[ipc.Plan](t, talk.worker)
+	})
+}
+
 func TestAWorkerThatCannotOpenASessionSaysWhy(t *testing.T) {
 	converse(t, nil, func(t *testing.T, talk talk) {
 		talk.worker.Say(t, &ipc.Failure{Code: ipc.CodeBadInput, Text: "no such model: resnet9000"})
@@ -290,7 +368,7 @@ func TestHelloMustComeInTime(t *testing.T) {
 	converse(t, nil, func(t *testing.T, talk talk) {
 		begun := time.Now()
 		failure := controllertest.Hear[ipc.Failure](t, talk.worker)
-		if failure.Code != ipc.CodeProtocol || time.Since(begun) != helloGrace {
+		if failure.Code != ipc.CodeProtocol || time.Since(begun) != ipc.HelloGrace {
 			t.Errorf("%+v after %v", failure, time.Since(begun))
 		}
 	})
@@ -299,7 +377,7 @@ func TestHelloMustComeInTime(t *testing.T) {
 func TestAfterHelloASessionMayBeSilent(t *testing.T) {
 	converse(t, nil, func(t *testing.T, talk talk) {
 		talk.worker.Run(t)
-		time.Sleep(100 * helloGrace) // in the bubble
+		time.Sleep(100 * ipc.HelloGrace) // in the bubble
 		synctest.Wait()
 		if talk.session.state != Running {
 			t.Errorf("it is %v", talk.session.state)

@@ -7,18 +7,19 @@ type State int
 
 // The states. A session begins in Greeting; Closed, Failed and Lost have no way out.
 const (
-	Greeting  State = iota // connected; hello is awaited
-	Welcomed               // the manifest as registered is awaited
-	Recording              // plan 0 is in force; the manifest as recorded is awaited
-	Measuring              // the times of the recorded steps are awaited
-	Running                // a plan made from the recording is in force
-	Stopping               // stop was sent; bye is awaited
-	Closed                 // ended in good order
-	Failed                 // one side said what went wrong
-	Lost                   // the connection ended without bye
+	Greeting    State = iota // connected; hello is awaited
+	Welcomed                 // the manifest as registered is awaited
+	Recording                // plan 0 is in force; the manifest as recorded is awaited
+	Measuring                // the times of the recorded steps are awaited
+	Running                  // a plan made from the recording is in force
+	Remeasuring              // that plan is in force; the times of a newer recording are awaited
+	Stopping                 // stop was sent; bye is awaited
+	Closed                   // ended in good order
+	Failed                   // one side said what went wrong
+	Lost                     // the connection ended without bye
 )
 
-var stateNames = [...]string{"greeting", "welcomed", "recording", "measuring", "running", "stopping", "closed", "failed", "lost"}
+var stateNames = [...]string{"greeting", "welcomed", "recording", "measuring", "running", "remeasuring", "stopping", "closed", "failed", "lost"}
 
 func (s State) String() string {
 	if s < 0 || int(s) >= len(stateNames) {
@@ -41,7 +42,9 @@ const (
 	stepReport     step = "report"
 	stepOutcome    step = "outcome"
 	stepBye        step = "bye"
-	stepShortage   step = "shortage"   // a forward ran out of device memory; the worker goes on
+	stepShort      step = "short"
+	stepPlanned    step = "planned"    // a manifest was answered with a plan
+	stepRefused    step = "refused"    // no plan can be made from a manifest
 	stepFailure    step = "failure"    // of either side
 	stepStop       step = "stop"       // we ask the worker to end
 	stepLeave      step = "leave"      // we end the session ourselves
@@ -54,25 +57,31 @@ var transitions = map[State]map[step]State{
 		stepHello: Welcomed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Welcomed: {
-		stepRegistered: Recording,
-		stepOutcome:    Welcomed, // on the CPU itself there is nothing to plan
-		stepStop:       Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+		stepRegistered: Welcomed, stepPlanned: Recording, stepRefused: Welcomed,
+		stepOutcome: Welcomed, // on the CPU itself there is nothing to plan
+		stepStop:    Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Recording: {
-		stepRecorded: Measuring, stepReport: Recording, stepShortage: Recording,
+		stepRecorded: Measuring, stepReport: Recording, stepShort: Recording,
 		stepOutcome: Recording, // on the CPU nothing is recorded
 		stepStop:    Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Measuring: {
-		stepMeasured: Running, stepReport: Measuring, stepShortage: Measuring, stepOutcome: Measuring,
+		stepMeasured: Measuring, stepPlanned: Running, stepRefused: Recording,
+		stepReport: Measuring, stepShort: Measuring, stepOutcome: Measuring,
 		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Running: {
-		stepMeasured: Running, stepRecorded: Measuring, stepReport: Running, stepShortage: Running, stepOutcome: Running,
+		stepMeasured: Running, stepRecorded: Remeasuring, stepReport: Running, stepShort: Running, stepOutcome: Running,
+		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
+	},
+	Remeasuring: {
+		stepMeasured: Remeasuring, stepPlanned: Running, stepRefused: Running,
+		stepReport: Remeasuring, stepShort: Remeasuring, stepOutcome: Remeasuring,
 		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Stopping: { // what was already on its way when stop was sent
-		stepRegistered: Stopping, stepRecorded: Stopping, stepMeasured: Stopping, stepReport: Stopping, stepShortage: Stopping,
+		stepRegistered: Stopping, stepRecorded: Stopping, stepMeasured: Stopping, stepReport: Stopping, stepShort: Stopping,
 		stepOutcome: Stopping,
 		stepStop:    Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},

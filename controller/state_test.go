@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-var allStates = []State{Greeting, Welcomed, Recording, Measuring, Running, Stopping, Closed, Failed, Lost}
+var allStates = []State{Greeting, Welcomed, Recording, Measuring, Running, Remeasuring, Stopping, Closed, Failed, Lost}
 
 var allSteps = []step{
-	stepHello, stepRegistered, stepRecorded, stepMeasured, stepReport, stepShortage, stepOutcome, stepBye,
+	stepHello, stepRegistered, stepRecorded, stepMeasured, stepReport, stepShort, stepPlanned, stepRefused, stepOutcome, stepBye,
 	stepFailure, stepStop, stepLeave, stepDisconnect,
 }
 

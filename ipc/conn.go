@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// sendGrace bounds how long a peer that does not read may hold up a sender.
-const sendGrace = 10 * time.Second
+// SendGrace is how long a sender waits for a peer that does not read.
+const SendGrace = 10 * time.Second
 
 // ErrClosed tells that the other side, or we ourselves, have closed the connection.
 var ErrClosed = errors.New("connection closed")
 
-// A Peer is the process at the other end, as the kernel tells.
+// A Peer is the process at the other end, as the kernel names it.
 type Peer struct {
 	UID, PID int
 }
@@ -35,8 +35,8 @@ func newConn(conn net.Conn, peer Peer) *Conn { return &Conn{conn: conn, peer: pe
 // Peer tells who is at the other end.
 func (c *Conn) Peer() Peer { return c.peer }
 
-// Send writes one message. A connection that is gone is ErrClosed. Where the peer does not read for so long that a frame is
-// left half written, nothing can follow it, and the connection is closed.
+// Send writes one message. It returns ErrClosed where the connection is gone. A peer that does not read for SendGrace leaves
+// a frame half written; nothing can follow it, so Send closes the connection.
 func (c *Conn) Send(message any) error {
 	frame, err := Encode(message)
 	if err != nil {
@@ -44,18 +44,18 @@ func (c *Conn) Send(message any) error {
 	}
 	c.sending.Lock()
 	defer c.sending.Unlock()
-	if err := c.conn.SetWriteDeadline(time.Now().Add(sendGrace)); err != nil {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(SendGrace)); err != nil {
 		return closed(err)
 	}
 	_, err = c.conn.Write(frame)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return errors.Join(fmt.Errorf("send: the peer has not read for %v: %w", sendGrace, err), c.Close())
+		return errors.Join(fmt.Errorf("send: the peer has not read for %v: %w", SendGrace, err), c.Close())
 	}
 	return closed(err)
 }
 
-// Receive reads one message. It waits until one comes, Close is called, or the connection ends, which are ErrClosed; a
-// frame that is not of the protocol is ErrMalformed.
+// Receive waits for one message. It returns ErrClosed after Close or when the connection ends, and ErrMalformed for a frame
+// that is not of the protocol.
 func (c *Conn) Receive() (any, error) {
 	body, err := readFrame(c.conn)
 	if err != nil {
@@ -72,7 +72,7 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// closed turns every way in which a dead socket shows itself into ErrClosed.
+// closed turns every error of a dead socket into ErrClosed.
 func closed(err error) error {
 	for _, dead := range []error{
 		io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, os.ErrClosed, syscall.EPIPE, syscall.ECONNRESET,

@@ -279,7 +279,7 @@ func TestAPeerThatDoesNotReadIsGivenUp(t *testing.T) {
 		if !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "has not read for 10s") {
 			t.Errorf("got %v", err)
 		}
-		if took := time.Since(began); took != sendGrace {
+		if took := time.Since(began); took != SendGrace {
 			t.Errorf("it took %v", took)
 		}
 		if err := <-reading; err != nil {

@@ -7,7 +7,8 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// ToManifest turns what a worker said into what the planner takes. Figures that do not fit are errors that name the field.
+// ToManifest turns a worker's messages into the planner's manifest. A figure that does not fit is an error that names the
+// field.
 func ToManifest(m Manifest, measured Measured) (planner.Manifest, error) {
 	c := &converter{}
 	out := planner.Manifest{Model: m.Model, Recorded: m.Recorded}
@@ -37,9 +38,9 @@ func ToOptions(w Wish) (planner.Options, error) {
 // FromPlan turns a plan into its message.
 func FromPlan(p planner.Plan) Plan {
 	out := Plan{
-		Version: uint64(p.Version), Mode: string(p.Mode),
+		Version:    uint64(p.Version),
 		ArenaBytes: uint64(p.Arena), ResidentBytes: uint64(p.Resident), BudgetBytes: uint64(p.Budget), ReserveBytes: uint64(p.Reserve),
-		PeriodNS: uint64(p.Period), BoundNS: uint64(p.Bound), Bottleneck: string(p.Bottleneck),
+		PeriodNS: uint64(p.Period), BoundNS: uint64(p.Bound),
 		Laps: uint64(max(1, p.Laps)), Eviction: unsigned(p.Eviction),
 	}
 	for _, page := range p.Pages {
@@ -51,25 +52,6 @@ func FromPlan(p planner.Plan) Plan {
 		})
 	}
 	return out
-}
-
-// ToPlan reads a plan back from its message, for whoever looks at one from the worker's side.
-func ToPlan(m Plan) (planner.Plan, error) {
-	c := &converter{}
-	out := planner.Plan{
-		Version: c.index(m.Version, "version"), Mode: planner.Mode(m.Mode), Laps: c.index(m.Laps, "laps"), Eviction: c.indexes(m.Eviction, "eviction"),
-		Arena: c.size(m.ArenaBytes, "arena_bytes"), Resident: c.size(m.ResidentBytes, "resident_bytes"),
-		Budget: c.size(m.BudgetBytes, "budget_bytes"), Reserve: c.size(m.ReserveBytes, "reserve_bytes"),
-		Period: planner.Nanoseconds(c.number(m.PeriodNS, "period_ns")), Bound: planner.Nanoseconds(c.number(m.BoundNS, "bound_ns")),
-		Bottleneck: planner.Bottleneck(m.Bottleneck),
-	}
-	for i, page := range m.Pages {
-		out.Pages = append(out.Pages, c.page(page, fmt.Sprintf("pages[%d]", i)))
-	}
-	for i, one := range m.Copies {
-		out.Copies = append(out.Copies, c.copy(one, fmt.Sprintf("copies[%d]", i)))
-	}
-	return out, c.err
 }
 
 func unsigned(numbers []int) []uint64 {
@@ -84,7 +66,7 @@ func unsigned(numbers []int) []uint64 {
 type converter struct{ err error }
 
 func (c *converter) steps(m Manifest, measured Measured) []planner.Step {
-	if m.Steps > maxItems {
+	if m.Steps > MaxValues {
 		c.fail("steps", m.Steps)
 		return nil
 	}
@@ -96,7 +78,7 @@ func (c *converter) steps(m Manifest, measured Measured) []planner.Step {
 	return steps
 }
 
-// each sets one figure of every step; a list is as long as the steps or empty.
+// each sets one figure of every step; the list has one entry per step or none.
 func (c *converter) each(figures []uint64, steps []planner.Step, name string, set func(*planner.Step, int64)) {
 	if len(figures) != 0 && len(figures) != len(steps) {
 		c.keep(fmt.Errorf("%s has %d entries for %d steps", name, len(figures), len(steps)))
@@ -107,7 +89,7 @@ func (c *converter) each(figures []uint64, steps []planner.Step, name string, se
 	}
 }
 
-// hold marks the units that are held, each named once, in order.
+// hold marks the held units; the list names each once, in order.
 func (c *converter) hold(held []uint64, units []planner.Unit) {
 	for i, unit := range held {
 		switch {
@@ -135,27 +117,6 @@ func (c *converter) unit(u Unit, index int) planner.Unit {
 	return out
 }
 
-func (c *converter) page(p Page, name string) planner.Page {
-	return planner.Page{
-		Units: c.indexes(p.Units, name+".units"), Bytes: c.size(p.Bytes, name+".bytes"), Placement: c.placement(p.Placement, name+".placement"),
-	}
-}
-
-func (c *converter) placement(text, name string) planner.Placement {
-	placement, err := planner.ParsePlacement(text)
-	if err != nil {
-		c.keep(fmt.Errorf("%s is wrong: %w", name, err))
-	}
-	return placement
-}
-
-func (c *converter) copy(one Copy, name string) planner.Copy {
-	return planner.Copy{
-		Page: c.index(one.Page, name+".page"), Offset: c.size(one.Offset, name+".offset"),
-		First: c.index(one.First, name+".first"), Last: c.index(one.Last, name+".last"), After: c.index(one.After, name+".after"),
-	}
-}
-
 func (c *converter) number(n uint64, name string) int64 {
 	if n > math.MaxInt64 {
 		c.fail(name, n)
@@ -175,14 +136,6 @@ func (c *converter) index(n uint64, name string) int {
 		return 0
 	}
 	return int(n)
-}
-
-func (c *converter) indexes(numbers []uint64, name string) []int {
-	out := make([]int, len(numbers))
-	for i, n := range numbers {
-		out[i] = c.index(n, name)
-	}
-	return out
 }
 
 func (c *converter) fail(name string, n uint64) {

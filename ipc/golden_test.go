@@ -14,22 +14,25 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/golden")
 
-// vectors are messages whose bytes both sides are tested with: one that is usual, and one at the ends of every range.
+// vectors are messages whose bytes both sides are tested with: a usual one of each type, and some at the ends of every range.
 func vectors() map[string]Message {
 	long := strings.Repeat("ä", 200)
 	return map[string]Message{
 		"hello": &Hello{
-			Protocol: Version, PID: 4242, StartTime: 8731, Python: "3.11.7", Torch: "2.15.0+cu132",
-			Device:       Device{Kind: "cuda", Index: 1, UUID: "GPU-6a1c", Name: "NVIDIA L40", TotalBytes: 48 << 30, FreeBytes: 47 << 30},
-			Capabilities: Capabilities{Streams: true, Pinned: true, Async: true},
+			Protocol: Version, Python: "3.11.7", Torch: "2.15.0+cu132",
+			Device: Device{Kind: "cuda", Index: 1, UUID: "GPU-6a1c", Name: "NVIDIA L40", TotalBytes: 48 << 30, FreeBytes: 47 << 30},
 		},
 		"hello_extreme": &Hello{
-			Protocol: math.MaxUint64, PID: math.MaxUint64, StartTime: 1 << 32, Python: long, Device: Device{TotalBytes: 255, FreeBytes: 256},
-			Capabilities: Capabilities{Simulated: true},
+			Protocol: math.MaxUint64, Python: long, Device: Device{Index: 1 << 32, TotalBytes: 255, FreeBytes: 256, Simulated: true},
 		},
-		"welcome":       &Welcome{Session: "s1", Measure: []string{"steps", "link", "cpu"}},
+		"welcome": &Welcome{Session: "s1", Terms: Terms{
+			PlanningNS: 60_000_000_000, WritingNS: uint64(SendGrace), FrameBytes: MaxFrame, FrameValues: MaxValues, TimedForwards: 3,
+		}},
 		"welcome_empty": &Welcome{},
-		"welcome_texts": &Welcome{Session: long, Measure: append(texts(31, 32, 255, 256), make([]string, 12)...)},
+		"welcome_extreme": &Welcome{Session: long, Terms: Terms{
+			PlanningNS: math.MaxUint64, WritingNS: math.MaxUint64, FrameBytes: math.MaxUint64, FrameValues: math.MaxUint64,
+			TimedForwards: math.MaxUint64,
+		}},
 		"manifest": &Manifest{
 			Model: "ResNet", Wish: Wish{Mode: "page", VRAM: "25%", MaxLayerSize: 1000, MaxCapacity: ""}, Recorded: true,
 			WeightsBytes: 178_195_616, BufferBytes: 422_000, Calls: 347, Steps: 3,
@@ -46,14 +49,14 @@ func vectors() map[string]Message {
 		},
 		"measured_cpu": &Measured{StepCPUNS: []uint64{1, 2, math.MaxUint64}},
 		"plan": &Plan{
-			Version: 1, Answers: 2, Mode: "page",
+			Version: 1, Answers: 2,
 			Pages: []Page{
 				{Units: []uint64{0, 1}, Bytes: 1 << 20, Placement: "streamed"}, {Units: []uint64{2}, Bytes: 1 << 19, Placement: "resident"},
 				{Units: []uint64{3}, Bytes: 256, Placement: "unread"},
 			},
 			Copies: []Copy{{Page: 0, Offset: 512, First: 0, Last: 3, After: 1}, {Page: 0, Offset: 0, First: 0, Last: 3, After: 1}}, Laps: 2,
 			Eviction: []uint64{1}, ArenaBytes: 1<<20 + 512, ResidentBytes: 1 << 19, BudgetBytes: 2 << 20, ReserveBytes: 1 << 16,
-			PeriodNS: 12_400_000, BoundNS: 12_100_000, Bottleneck: "link",
+			PeriodNS: 12_400_000, BoundNS: 12_100_000,
 		},
 		"measured_numbers": &Measured{
 			StepComputeNS: []uint64{
@@ -64,17 +67,21 @@ func vectors() map[string]Message {
 			CrossingLatencyNS: math.MaxUint64, CrossingBytesPerSecond: math.MaxUint64, Held: []uint64{math.MaxUint64},
 		},
 		"plan_extreme": &Plan{
-			Version: math.MaxUint64, Answers: math.MaxUint64, Mode: long, Pages: []Page{{Bytes: math.MaxUint64}, {Units: []uint64{math.MaxUint64}, Placement: long}},
+			Version: math.MaxUint64, Answers: math.MaxUint64, Pages: []Page{{Bytes: math.MaxUint64}, {Units: []uint64{math.MaxUint64}, Placement: long}},
 			Copies:   []Copy{{}, {Page: math.MaxUint64, Offset: math.MaxUint64, First: math.MaxUint64, Last: math.MaxUint64, After: math.MaxUint64}},
 			Laps:     math.MaxUint64,
 			Eviction: []uint64{math.MaxUint64}, ArenaBytes: math.MaxUint64, ResidentBytes: math.MaxUint64, BudgetBytes: math.MaxUint64,
-			ReserveBytes: math.MaxUint64, PeriodNS: math.MaxUint64, BoundNS: math.MaxUint64, Bottleneck: long,
+			ReserveBytes: math.MaxUint64, PeriodNS: math.MaxUint64, BoundNS: math.MaxUint64,
 		},
 		"shrink_extreme": &Shrink{Bytes: math.MaxUint64, WithinNS: math.MaxUint64},
 		"plan_empty":     &Plan{},
+		"refused":        &Refused{Answers: 2, Code: CodeBadInput, Text: "a budget of 1.0 MiB is too small by 8.0 MiB"},
+		"short":          &Short{RequestedBytes: 10 << 20, FreeBytes: 3 << 20, WeightsBytes: 4 << 20, ActivationBytes: 30 << 20},
+		"short_extreme":  &Short{RequestedBytes: math.MaxUint64, FreeBytes: math.MaxUint64, WeightsBytes: math.MaxUint64, ActivationBytes: math.MaxUint64},
 		"report":         &Report{PlanVersion: 1, Forwards: 7, PeriodNS: 12_500_000, StallNS: []uint64{0, 31_000}, H2DBytes: 1 << 33, Misses: 2, DeviceBytes: 5, DevicePeakBytes: 6, ActivationBytes: 7, PinnedBytes: 8},
 		"outcome":        &Outcome{Forwards: 8, PlainPeriodNS: 8_150_000, Equal: "equal", Notes: []string{"cosine of two sentences alike 0.55"}},
 		"shrink":         &Shrink{Bytes: 1 << 30, WithinNS: 50_000_000},
+		"outcome_texts":  &Outcome{Equal: long, Notes: append(texts(31, 32, 255, 256), make([]string, 12)...)},
 		"stop":           &Stop{Reason: "the user pressed Ctrl-C"},
 		"failure":        &Failure{Code: CodeBadInput, Text: "the largest page, layer4.0.conv2, takes 9.0 MiB"},
 		"bye":            &Bye{Reason: "détaché"},

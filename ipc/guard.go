@@ -11,11 +11,11 @@ import (
 // ErrMalformed tells that a frame is not what the protocol allows.
 var ErrMalformed = errors.New("malformed frame")
 
-// maxItems caps the values in a frame: what decoding allocates per value may be a hundred times the byte it took.
-const maxItems = 1 << 20
+// MaxValues caps the values in a frame: decoding may allocate a hundred times the byte that a value took.
+const MaxValues = 1 << 20
 
-// A guard walks a frame along a shape without decoding it. It refuses whatever declares more than the bytes that remain,
-// and every type, count and range that the message does not have. How deep it goes is set by the shape, not by the frame.
+// A guard walks a frame along a shape without decoding it. It refuses lengths larger than the bytes that remain, and every
+// type, count and range that the message does not have. The shape sets how deep it goes, not the frame.
 type guard struct {
 	rest  []byte
 	items int
@@ -111,8 +111,8 @@ func (g *guard) arrayLength(name string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if g.items += int(min(count, maxItems+1)); g.items > maxItems {
-		return 0, fmt.Errorf("%w: %s brings the frame above %d values", ErrMalformed, name, maxItems)
+	if g.items += int(min(count, MaxValues+1)); g.items > MaxValues {
+		return 0, fmt.Errorf("%w: %s brings the frame above %d values", ErrMalformed, name, MaxValues)
 	}
 	return g.backed(count, name)
 }

@@ -33,9 +33,9 @@ func lies() map[string][]byte {
 	huge := []byte{0xdd, 0xff, 0xff, 0xff, 0xff}
 	return map[string][]byte{
 		"four billion fields":             append(begin("bye"), huge...),
-		"four billion strings":            append(append(begin("welcome"), 0x92, 0xa0), huge...),
+		"four billion strings":            append(append(begin("outcome"), 0x94, 0, 0, 0xa0), huge...),
 		"four billion numbers":            append(append(begin("measured"), 0x9a), huge...),
-		"four billion structs":            append(append(begin("plan"), 0x9c, 0x01, 0xa0), huge...),
+		"four billion structs":            append(append(begin("plan"), 0x9c, 0x01, 0x00), huge...),
 		"a text of four billion bytes":    append(append(begin("bye"), 0x91), 0xdb, 0xff, 0xff, 0xff, 0xff),
 		"a name of four billion bytes":    {0x92, 0xdb, 0xff, 0xff, 0xff, 0xff},
 		"a frame of four billion values":  huge,
@@ -69,18 +69,21 @@ func TestWhatTheProtocolDoesNotHaveIsRefusedByName(t *testing.T) {
 		value any
 		want  string
 	}{
-		"an unknown message":     {[]any{"hi", []any{}}, `no message "hi"`},
-		"a field too few":        {[]any{"shrink", []any{1}}, "shrink has 1 fields, not 2"},
-		"a field too many":       {[]any{"bye", []any{"a", "b"}}, "bye has 2 fields, not 1"},
-		"a negative number":      {[]any{"shrink", []any{-1, 0}}, "shrink.Bytes should be an unsigned integer"},
-		"a float":                {[]any{"shrink", []any{1.5, 0}}, "shrink.Bytes should be an unsigned integer"},
-		"nil for a text":         {[]any{"bye", []any{nil}}, "bye.Reason should be text"},
-		"nil for a list":         {[]any{"welcome", []any{"s", nil}}, "welcome.Measure should be an array"},
-		"a number for a text":    {[]any{"bye", []any{7}}, "bye.Reason should be text"},
-		"a text for a number":    {[]any{"shrink", []any{"7", 0}}, "shrink.Bytes should be an unsigned integer"},
-		"a text that is no text": {[]any{"bye", []any{"\xff\xfe"}}, "bye.Reason is not valid UTF-8"},
-		"a message without name": {[]any{[]any{}, []any{}}, "frame.name should be text"},
-		"a list as the message":  {[]any{"bye", "reason"}, "bye should be an array"},
+		"an unknown message":       {[]any{"hi", []any{}}, `no message "hi"`},
+		"a field too few":          {[]any{"shrink", []any{1}}, "shrink has 1 fields, not 2"},
+		"a field too many":         {[]any{"bye", []any{"a", "b"}}, "bye has 2 fields, not 1"},
+		"a refusal without text":   {[]any{"refused", []any{1, "bad_input"}}, "refused has 2 fields, not 3"},
+		"a shortage of no figures": {[]any{"short", []any{"4 MiB", 0, 0, 0}}, "short.RequestedBytes should be an unsigned integer"},
+		"terms left out":           {[]any{"welcome", []any{"s1", []any{}}}, "welcome.Terms has 0 fields, not 5"},
+		"a negative number":        {[]any{"shrink", []any{-1, 0}}, "shrink.Bytes should be an unsigned integer"},
+		"a float":                  {[]any{"shrink", []any{1.5, 0}}, "shrink.Bytes should be an unsigned integer"},
+		"nil for a text":           {[]any{"bye", []any{nil}}, "bye.Reason should be text"},
+		"nil for a list":           {[]any{"outcome", []any{1, 1, "equal", nil}}, "outcome.Notes should be an array"},
+		"a number for a text":      {[]any{"bye", []any{7}}, "bye.Reason should be text"},
+		"a text for a number":      {[]any{"shrink", []any{"7", 0}}, "shrink.Bytes should be an unsigned integer"},
+		"a text that is no text":   {[]any{"bye", []any{"\xff\xfe"}}, "bye.Reason is not valid UTF-8"},
+		"a message without name":   {[]any{[]any{}, []any{}}, "frame.name should be text"},
+		"a list as the message":    {[]any{"bye", "reason"}, "bye should be an array"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -130,7 +133,7 @@ func TestAMessageHasOneWayToBeWritten(t *testing.T) {
 func TestWhatWouldBeRefusedIsNotWritten(t *testing.T) {
 	for want, message := range map[string]Message{
 		"bye.Reason is not valid UTF-8": &Bye{Reason: "\xff"},
-		"above 1048576 values":          &Report{StallNS: make([]uint64, maxItems)},
+		"above 1048576 values":          &Report{StallNS: make([]uint64, MaxValues)},
 	} {
 		if _, err := Encode(message); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, not %q", err, want)
@@ -141,16 +144,16 @@ func TestWhatWouldBeRefusedIsNotWritten(t *testing.T) {
 // costly are the frames that take most memory for their size, with as many values as the guard lets through.
 func costly() map[string][]byte {
 	many := func(start []byte, each []byte, values int, rest ...byte) []byte {
-		count := (maxItems - 64) / values
+		count := (MaxValues - 64) / values
 		body := binary.BigEndian.AppendUint32(append(start, 0xdd), uint32(count))
 		return append(append(body, bytes.Repeat(each, count)...), rest...)
 	}
 	manifest := append(begin("manifest"), 0x98, 0xa0, 0x94, 0xa0, 0xa0, 0, 0xa0, 0xc2, 0, 0, 0, 0)
 	return map[string][]byte{
-		"texts":   many(append(begin("welcome"), 0x92, 0xa0), []byte{0xa0}, 1),
+		"texts":   many(append(begin("outcome"), 0x94, 0, 0, 0xa0), []byte{0xa0}, 1),
 		"numbers": many(append(begin("measured"), 0x9a), []byte{1}, 1, 0x90, 0x90, 0x90, 0, 0, 0, 0, 0, 0x90),
 		"units":   many(manifest, []byte{0x96, 0xa0, 0xa0, 0, 0, 0x90, 0x90}, 7),
-		"pages":   many(append(begin("plan"), 0x9e, 0, 0, 0xa0), []byte{0x93, 0x90, 0, 0xa0}, 4, 0x90, 0, 0x90, 0, 0, 0, 0, 0, 0, 0xa0),
+		"pages":   many(append(begin("plan"), 0x9c, 0, 0), []byte{0x93, 0x90, 0, 0xa0}, 4, 0x90, 0, 0x90, 0, 0, 0, 0, 0, 0),
 	}
 }
 
@@ -172,7 +175,7 @@ func TestTheCostliestFramesTakeFewMegabytes(t *testing.T) {
 }
 
 func TestAFrameOfAMillionValuesIsTooMany(t *testing.T) {
-	body := append(append(begin("welcome"), 0x92, 0xa0), 0xdd, 0x00, 0x20, 0x00, 0x00)
+	body := append(append(begin("outcome"), 0x94, 0, 0, 0xa0), 0xdd, 0x00, 0x20, 0x00, 0x00)
 	body = append(body, bytes.Repeat([]byte{0xa0}, 1<<21)...)
 	if _, err := Decode(body); !errors.Is(err, ErrMalformed) {
 		t.Errorf("got %v", err)
@@ -180,7 +183,7 @@ func TestAFrameOfAMillionValuesIsTooMany(t *testing.T) {
 }
 
 func largePlan() *Plan {
-	plan := &Plan{Mode: "page"}
+	plan := &Plan{}
 	for i := range uint64(10_000) {
 		plan.Pages = append(plan.Pages, Page{Units: []uint64{i}, Bytes: 1 << 20, Placement: "streamed"})
 		plan.Copies = append(plan.Copies, Copy{Page: i, Offset: i << 20, First: i, Last: i, After: 3})

@@ -1,20 +1,23 @@
 package ipc
 
-// Version is the protocol version. Two ends that differ in it do not talk.
-const Version = 3
+import "time"
 
-// Every message is a struct written as an array, in the order of its fields. Sizes are bytes, times are nanoseconds, both
-// uint64; what is not known is 0. A frame carries [name, message].
+// Version is the protocol version. Two ends of different versions do not talk.
+const Version = 4
+
+// HelloGrace is how long the controller waits for a hello once a worker has connected, and how long the worker waits for
+// the answer. It applies before there is a welcome that could carry it.
+const HelloGrace = 10 * time.Second
+
+// Every message is a struct, written as an array in the order of its fields. Sizes are bytes, times are nanoseconds, both
+// uint64; 0 stands for an unknown figure. A frame carries [name, message].
 
 // Hello opens a session. Worker to controller.
 type Hello struct {
-	Protocol     uint64
-	PID          uint64
-	StartTime    uint64 // of the process, in clock ticks since boot: tells a reused pid
-	Python       string
-	Torch        string
-	Device       Device
-	Capabilities Capabilities
+	Protocol uint64
+	Python   string
+	Torch    string
+	Device   Device
 }
 
 // Device names a card as torch sees it.
@@ -24,21 +27,23 @@ type Device struct {
 	UUID       string
 	Name       string
 	TotalBytes uint64
-	FreeBytes  uint64 // what this process could still take: free on the card plus reserved and not allocated
-}
-
-// Capabilities tell what the device can do.
-type Capabilities struct {
-	Streams   bool // streams and events
-	Pinned    bool // page-locked host memory
-	Async     bool // copies that overlap with compute
-	Simulated bool // times and memory are simulated
+	FreeBytes  uint64 // that this process could still take: free on the card, plus reserved by it and not allocated
+	Simulated  bool   // its times and its memory are simulated
 }
 
 // Welcome accepts a session. Controller to worker.
 type Welcome struct {
 	Session string
-	Measure []string // of "steps", "link", "cpu"
+	Terms   Terms
+}
+
+// Terms are the constants that both sides go by. The controller sets them; they hold from the welcome on.
+type Terms struct {
+	PlanningNS    uint64 // how long a worker waits for a plan before it goes on without one
+	WritingNS     uint64 // how long a writer waits for a peer that does not read
+	FrameBytes    uint64 // largest body that the controller reads
+	FrameValues   uint64 // most values in a frame that the controller reads
+	TimedForwards uint64 // how many forwards under a plan the worker times step by step
 }
 
 // Manifest says what the model is made of. Worker to controller, first as registered, then as recorded.
@@ -49,11 +54,11 @@ type Manifest struct {
 	WeightsBytes uint64 // without alignment, shared storages counted once
 	BufferBytes  uint64
 	Calls        uint64 // module calls in one forward
-	Steps        uint64 // number of steps in one forward
+	Steps        uint64 // of one forward
 	Units        []Unit // in execution order once recorded
 }
 
-// Wish is what the caller of page or chunk asked for, sizes as text in the user's words.
+// Wish holds the arguments of page or chunk, sizes as text in the user's words.
 type Wish struct {
 	Mode         string // page, chunk, auto
 	VRAM         string // "6GiB", "25%", or empty
@@ -77,7 +82,7 @@ type Use struct {
 	Last  uint64
 }
 
-// Measured carries times. Worker to controller, after the manifest and whenever they changed.
+// Measured carries times. Worker to controller, after the manifest and whenever they have changed.
 type Measured struct {
 	StepComputeNS      []uint64 // one per step, or empty
 	StepCPUNS          []uint64 // one per step, or empty
@@ -92,11 +97,10 @@ type Measured struct {
 	Held                   []uint64 // units of the latest manifest whose bytes are on the device now, in order
 }
 
-// Plan is the planner's answer. Controller to worker.
+// Plan answers a manifest and its times, or replaces an earlier plan. Controller to worker.
 type Plan struct {
 	Version       uint64
 	Answers       uint64 // how many Measured had come when it was made
-	Mode          string
 	Pages         []Page
 	Copies        []Copy
 	Laps          uint64 // forwards that one turn of the ring takes
@@ -107,7 +111,14 @@ type Plan struct {
 	ReserveBytes  uint64
 	PeriodNS      uint64
 	BoundNS       uint64
-	Bottleneck    string
+}
+
+// Refused answers a manifest, or a manifest and its times, that no plan can be made from. Controller to worker. The session
+// goes on under the last plan; the worker may ask again.
+type Refused struct {
+	Answers uint64 // as in Plan
+	Code    string // one of the Code constants
+	Text    string // why, and what to do
 }
 
 // Page is a run of units that moves as one copy.
@@ -140,10 +151,19 @@ type Report struct {
 	PinnedBytes     uint64   // masters in page-locked memory
 }
 
-// Outcome says what a run that optimemctl drives has found. Worker to controller.
+// Short tells that a forward ran out of device memory. Worker to controller. The worker goes on; when it asks for the next
+// plan, that one spares the bytes.
+type Short struct {
+	RequestedBytes  uint64 // by the allocation that failed
+	FreeBytes       uint64 // on the device at that moment
+	WeightsBytes    uint64 // that weights held
+	ActivationBytes uint64 // that everything else needs at least
+}
+
+// Outcome tells the findings of a run that optimemctl drives. Worker to controller.
 type Outcome struct {
 	Forwards      uint64
-	PlainPeriodNS uint64   // the unpaged model on the same device; 0 where it could not be run
+	PlainPeriodNS uint64   // of the unpaged model on the same device; 0 where it could not be run
 	Equal         string   // equal, different, unknown
 	Notes         []string // what the model's own judge says of the output, for people
 }
@@ -151,7 +171,7 @@ type Outcome struct {
 // Shrink asks for device memory back. Controller to worker.
 type Shrink struct {
 	Bytes    uint64
-	WithinNS uint64 // from receipt
+	WithinNS uint64 // from receipt; the worker says when it was later. 0: as soon as possible
 }
 
 // Stop ends a session: the worker finishes its forward and says Bye. Controller to worker.
@@ -159,10 +179,10 @@ type Stop struct {
 	Reason string
 }
 
-// Failure says what went wrong and what to do next. Both ways.
+// Failure ends a session and says why. Both ways.
 type Failure struct {
-	Code string // see the Code constants
-	Text string
+	Code string // one of the Code constants
+	Text string // what went wrong and what to do next
 }
 
 // Bye closes a session in good order. Both ways.
@@ -170,11 +190,10 @@ type Bye struct {
 	Reason string
 }
 
-// Codes of a Failure.
+// Codes of a Failure or a Refused.
 const (
-	CodeBadInput    = "bad_input"     // the user's input: exit code 2
-	CodeProtocol    = "protocol"      // the other side broke the protocol
-	CodeBusy        = "busy"          // the controller takes no more sessions
-	CodeInternal    = "internal"      // a fault of ours
-	CodeOutOfMemory = "out_of_memory" // a forward found too little device memory; from a worker, which goes on
+	CodeBadInput = "bad_input" // the user's input: exit code 2
+	CodeProtocol = "protocol"  // the other side broke the protocol
+	CodeBusy     = "busy"      // the controller takes no more sessions
+	CodeInternal = "internal"  // a fault of ours
 )

@@ -5,7 +5,7 @@ import (
 	"reflect"
 )
 
-// Message is a pointer to one of the message types of this package.
+// A Message is a pointer to one of the message types of this package.
 type Message any
 
 // messages is the closed set: a name on the wire for every type.
@@ -15,7 +15,9 @@ var messages = map[string]reflect.Type{
 	"manifest": reflect.TypeFor[Manifest](),
 	"measured": reflect.TypeFor[Measured](),
 	"plan":     reflect.TypeFor[Plan](),
+	"refused":  reflect.TypeFor[Refused](),
 	"report":   reflect.TypeFor[Report](),
+	"short":    reflect.TypeFor[Short](),
 	"outcome":  reflect.TypeFor[Outcome](),
 	"shrink":   reflect.TypeFor[Shrink](),
 	"stop":     reflect.TypeFor[Stop](),
@@ -23,10 +25,10 @@ var messages = map[string]reflect.Type{
 	"bye":      reflect.TypeFor[Bye](),
 }
 
-// schemas are the shapes of all messages, by name; names are the other way round.
+// schemas holds the shape of each message by its name; names holds the name of each message by its type.
 var schemas, names = derive()
 
-// A shape is what one value must look like on the wire.
+// A shape says how one value is written on the wire.
 type shape struct {
 	kind   reflect.Kind // String, Bool, Uint64, Slice or Struct
 	name   string       // of the field, for errors

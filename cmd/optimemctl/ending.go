@@ -23,8 +23,8 @@ func (e ending) judge(t target) *exit {
 	if t.script && e.worker == nil {
 		return e.judgeResults()
 	}
-	if failure, ok := e.failure(t); ok {
-		return failureExit(failure)
+	if code, text, ok := e.words(t); ok {
+		return wordsExit(code, text)
 	}
 	if e.worker != nil {
 		return e.judgeDeath(t)
@@ -35,21 +35,22 @@ func (e ending) judge(t target) *exit {
 	return e.judgeResults()
 }
 
-// failure is the first that was said in words. What else goes wrong in a script than its input is the script's own affair.
-func (e ending) failure(t target) (controller.Failure, bool) {
+// words are the first in which a session said why it could not go on. In a script only bad input counts: everything else is
+// the script's own affair.
+func (e ending) words(t target) (code, text string, said bool) {
 	for _, r := range e.records {
-		if r.failed && (!t.script || r.failure.Code == ipc.CodeBadInput) {
-			return r.failure, true
+		if code, text, said = r.lastWords(); said && (!t.script || code == ipc.CodeBadInput) {
+			return code, text, true
 		}
 	}
-	return controller.Failure{}, false
+	return "", "", false
 }
 
-func failureExit(failure controller.Failure) *exit {
-	if failure.Code == ipc.CodeBadInput {
-		return badInput("%s", clean(failure.Text))
+func wordsExit(code, text string) *exit {
+	if code == ipc.CodeBadInput {
+		return badInput("%s", clean(text))
 	}
-	return fault("%s (%s)", clean(failure.Text), clean(failure.Code))
+	return fault("%s (%s)", clean(text), clean(code))
 }
 
 // judgeDeath judges a worker that did not end well and did not say why in a message.

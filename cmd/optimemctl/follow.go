@@ -28,6 +28,8 @@ type record struct {
 	finished bool // there is an outcome
 	failure  controller.Failure
 	failed   bool
+	refusal  controller.Refused
+	refused  bool // of a manifest, and there is no plan to go on with
 	ended    controller.Ended
 	over     bool
 }
@@ -56,7 +58,7 @@ func (r *record) note(event controller.Event) {
 	case controller.Opened:
 		r.opened = e
 	case controller.Planned:
-		r.manifest, r.latest = e.Manifest, uint64(e.Plan.Version)
+		r.manifest, r.latest, r.refused = e.Manifest, uint64(e.Plan.Version), false
 		r.plans[r.latest] = e
 	case controller.Weighed:
 		r.weighed = e
@@ -65,11 +67,24 @@ func (r *record) note(event controller.Event) {
 		r.forgetBefore(e.Report.PlanVersion)
 	case controller.Finished:
 		r.outcome, r.finished = e.Outcome, true
+	case controller.Refused:
+		r.refusal, r.refused = e, len(r.plans) == 0
 	case controller.Failure:
 		r.failure, r.failed = e, true
 	case controller.Ended:
 		r.ended, r.over = e, true
 	}
+}
+
+// lastWords are why the session could not go on, as far as somebody said so.
+func (r *record) lastWords() (code, text string, said bool) {
+	switch {
+	case r.failed:
+		return r.failure.Code, r.failure.Text, true
+	case r.refused:
+		return r.refusal.Code, r.refusal.Text, true
+	}
+	return "", "", false
 }
 
 func (r *record) forgetBefore(version uint64) {
@@ -144,6 +159,10 @@ func sessionOf(event controller.Event) string {
 		return e.Session
 	case controller.Finished:
 		return e.Session
+	case controller.Refused:
+		return e.Session
+	case controller.RanShort:
+		return e.Session
 	case controller.Failure:
 		return e.Session
 	case controller.Ended:
@@ -167,7 +186,7 @@ func (f *follower) record(id string) *record {
 func (f *follower) show(event controller.Event) {
 	switch e := event.(type) {
 	case controller.Opened:
-		if e.Hello.Capabilities.Simulated && !f.told {
+		if e.Hello.Device.Simulated && !f.told {
 			f.told = true
 			f.progress.say(simulatedLine(f.request.flags.device))
 		}

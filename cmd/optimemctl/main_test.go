@@ -162,21 +162,23 @@ func running(vram string) *controllertest.Worker {
 	w := dial()
 	registered, recorded := controllertest.Registered(), controllertest.Recorded()
 	registered.Wish.VRAM, recorded.Wish.VRAM = vram, vram
-	for _, message := range []any{controllertest.Hello(), registered, recorded, controllertest.Measured()} {
-		_ = w.Send(message)
-	}
+	_ = w.Send(controllertest.Hello())
+	_ = w.Send(registered)
 	for {
 		message, err := w.Receive()
 		if err != nil {
 			os.Exit(1)
 		}
 		switch m := message.(type) {
-		case *ipc.Failure:
+		case *ipc.Refused:
+			_ = w.Send(&ipc.Bye{Reason: "refused"})
 			os.Exit(2)
 		case *ipc.Plan:
 			if m.Version == 1 {
 				return w
 			}
+			_ = w.Send(recorded)
+			_ = w.Send(controllertest.Measured())
 		}
 	}
 }

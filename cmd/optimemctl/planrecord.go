@@ -26,7 +26,7 @@ func (q *question) record(ctx context.Context, std stdio) (r contract.Request, e
 		return r, err
 	}
 	manifest := learnt.plan.Basis.Manifest
-	q.simulated = learnt.opened.Hello.Capabilities.Simulated
+	q.simulated = learnt.opened.Hello.Device.Simulated
 	if q.said.Mode.UsesCPU() {
 		run.again = true
 		onCPU, err := run.learn(ctx, planner.ModeChunk, std)
@@ -80,7 +80,7 @@ func (r runRequest) learn(ctx context.Context, mode planner.Mode, std stdio) (le
 func (l lesson) note() string {
 	device := l.opened.Hello.Device
 	name := clean(cmp.Or(device.Name, device.Kind))
-	if l.opened.Hello.Capabilities.Simulated {
+	if l.opened.Hello.Device.Simulated {
 		return fmt.Sprintf("one forward was recorded on %s: its times are simulated, not those of a GPU", name)
 	}
 	return fmt.Sprintf("one forward was recorded on %s: it was the first, and later ones may be faster", name)

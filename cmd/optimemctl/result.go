@@ -67,7 +67,7 @@ func newResult(r record, request runRequest) result {
 	out := result{
 		Model: request.nameOf(r.manifest), Mode: cmp.Or(string(plan.Mode), request.flags.mode),
 		Device: clean(device.Kind), DeviceIndex: device.Index, DeviceName: clean(device.Name),
-		DeviceBytes: planner.Bytes(device.TotalBytes), Simulated: r.opened.Hello.Capabilities.Simulated,
+		DeviceBytes: planner.Bytes(device.TotalBytes), Simulated: r.opened.Hello.Device.Simulated,
 		WeightsBytes: planner.Bytes(r.manifest.WeightsBytes), BudgetBytes: plan.Budget, ReserveBytes: plan.Reserve,
 		ResidentBytes: plan.Resident, ArenaBytes: plan.Arena,
 		Forwards: max(r.report.Forwards, r.outcome.Forwards),

@@ -53,7 +53,7 @@ func TestResults(t *testing.T) {
 	chunk.plans = map[uint64]controller.Planned{1: {Plan: plan}}
 	chunk.outcome.Equal, chunk.outcome.PlainPeriodNS = equalNo, 0
 	chunk.report.Misses = 3
-	chunk.opened.Hello.Device.Index, chunk.opened.Hello.Capabilities.Simulated = 1, false
+	chunk.opened.Hello.Device.Index, chunk.opened.Hello.Device.Simulated = 1, false
 	plain := record{
 		opened:  controller.Opened{Session: "s1", Hello: ipc.Hello{Device: ipc.Device{Kind: "cpu"}}},
 		outcome: ipc.Outcome{Forwards: 5, PlainPeriodNS: 950, Equal: "equal"}, finished: true, over: true,
@@ -88,6 +88,7 @@ func TestJudge(t *testing.T) {
 	died := func(code int, signal syscall.Signal, lines ...string) error {
 		return &controller.ExitError{PID: 4242, Code: code, Signal: signal, Lines: lines}
 	}
+	refused := record{refused: true, refusal: controller.Refused{Code: ipc.CodeBadInput, Text: "too small"}}
 	failed := func(code string) record {
 		return record{failed: true, failure: controller.Failure{Code: code, Text: "so it was"}}
 	}
@@ -107,6 +108,8 @@ func TestJudge(t *testing.T) {
 		"a different result":            {end: ending{records: []record{different}}, code: 4, text: "ResNet"},
 		"bad input in words":            {end: ending{died(2, 0), []record{failed(ipc.CodeBadInput)}}, code: 2, text: "so it was"},
 		"bad input before it is killed": {end: ending{died(-1, 9), []record{failed(ipc.CodeBadInput)}}, code: 2, text: "so it was"},
+		"a refused manifest":            {end: ending{died(2, 0), []record{refused}}, code: 2, text: "too small"},
+		"a script with no plan":         {script: true, end: ending{died(1, 0), []record{refused}}, code: 2, text: "too small"},
 		"a broken protocol":             {end: ending{died(1, 0), []record{failed(ipc.CodeProtocol)}}, code: 1, text: "(protocol)"},
 		"a crash":                       {end: ending{died(1, 0, "boom"), nil}, code: 1, text: "boom"},
 		"a signal":                      {end: ending{died(-1, 11), []record{lost}}, code: 3, text: "signal 11"},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -160,12 +159,11 @@ const (
 // Hello is the hello of this process on a simulated card.
 func Hello() *ipc.Hello {
 	return &ipc.Hello{
-		Protocol: ipc.Version, PID: uint64(os.Getpid()), Python: "3.12.0", Torch: "2.9.0",
+		Protocol: ipc.Version, Python: "3.12.0", Torch: "2.9.0",
 		Device: ipc.Device{
 			Kind: "simgpu", UUID: "GPU-00000000-0000-0000-0000-000000000001", Name: "Simulated card",
-			TotalBytes: CardBytes, FreeBytes: CardBytes,
+			TotalBytes: CardBytes, FreeBytes: CardBytes, Simulated: true,
 		},
-		Capabilities: ipc.Capabilities{Streams: true, Pinned: true, Async: true, Simulated: true},
 	}
 }
 

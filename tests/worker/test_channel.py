@@ -8,14 +8,14 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from optimem.wire import channel
-from optimem.wire.protocol import Bye, ProtocolError, Stop, encode
+from optimem.wire.protocol import MAX_FRAME, MAX_VALUES, Bye, Measured, ProtocolError, Stop, Terms, encode
 
 
 @pytest.fixture
@@ -34,6 +34,10 @@ def ends(tmp_path: Path) -> Iterator[tuple[channel.Channel, socket.socket]]:
 
 
 LARGE = 4 << 20  # more than a socket holds
+
+
+def terms(writing_ns: int = 10**10, frame_bytes: int = MAX_FRAME, frame_values: int = MAX_VALUES) -> Terms:
+    return Terms(60 * 10**9, writing_ns, frame_bytes, frame_values, timed_forwards=3)
 
 
 def received(other: socket.socket, count: int) -> bytes:
@@ -96,20 +100,38 @@ def test_a_wait_for_messages_does_not_cut_a_send_short(ends: tuple[channel.Chann
     assert not sender.is_alive()
 
 
-def test_a_peer_that_does_not_read_is_given_up(
-    ends: tuple[channel.Channel, socket.socket], monkeypatch: pytest.MonkeyPatch
+def test_a_peer_that_does_not_read_is_given_up_after_the_time_of_the_terms(
+    ends: tuple[channel.Channel, socket.socket],
 ) -> None:
-    monkeypatch.setattr(channel, "_SEND_S", 0.05)
     ours, other = ends
-    began = time.monotonic()
-    with pytest.raises(channel.ChannelClosed, match=r"has not read for 0\.05 s"):
+    ours.agree(terms(writing_ns=50_000_000))
+    with pytest.raises(channel.NotRead, match=r"has not read for 0\.05 s"):
         ours.send(Bye("x" * LARGE))
-    assert time.monotonic() - began < 5
     with pytest.raises(channel.ChannelClosed):  # nothing may follow half a frame
         ours.send(Bye("more"))
     other.sendall(framed(encode(Stop("enough"))))
     assert ours.receive(5) == Stop("enough")
     assert framed(encode(Bye("x" * LARGE))).startswith(received(other, LARGE * 2))
+
+
+@pytest.mark.parametrize(
+    ("agreed", "message", "match"),
+    [
+        (terms(frame_bytes=100), Bye("x" * 100), "bye takes 10[0-9] bytes, above the cap of 100"),
+        (terms(frame_values=50), Measured([1] * 50, [], [], [], 0, 0, 0, 0, 0, []), "measured has more than 50 values"),
+        (terms(frame_bytes=1 << 60), Bye("x" * MAX_FRAME), f"above the cap of {MAX_FRAME}"),
+    ],
+    ids=["bytes", "values", "terms above the protocol's"],
+)
+def test_no_frame_is_sent_that_the_controller_would_not_read(
+    ends: tuple[channel.Channel, socket.socket], agreed: Terms, message: Any, match: str
+) -> None:
+    ours, other = ends
+    ours.agree(agreed)
+    with pytest.raises(ProtocolError, match=match):
+        ours.send(message)
+    ours.send(Bye("fits"))
+    assert other.recv(1000) == framed(encode(Bye("fits")))
 
 
 def test_frames_of_many_senders_arrive_whole(ends: tuple[channel.Channel, socket.socket]) -> None:

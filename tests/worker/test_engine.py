@@ -27,7 +27,7 @@ import optimem
 import simgpu
 from effort import examples
 from optimem.life.attachment import Attachment
-from optimem.wire.protocol import Measured
+from optimem.wire.protocol import Shrink
 from paged import attach_at_smallest
 from same import bits, found
 
@@ -651,7 +651,7 @@ def test_bytes_given_back_in_the_middle_of_a_forward(card: torch.device, slow_cp
     attachment = attached(model)
     before = simgpu.memory_allocated()
     asked = attachment._tied.engine.weight_bytes // share
-    model.happens = lambda: setattr(attachment.session, "_give_back", asked)
+    model.happens = lambda: attachment.session._take(Shrink(asked, 0))
     assert forwards(model, x, 1) == [expected]
     model.happens = None
     assert forwards(model, x, 4) == [expected] * 4
@@ -668,7 +668,7 @@ def test_a_plan_that_comes_in_the_middle_of_a_forward(card: torch.device, slow_c
     forwards(model, x, 7)
     attachment = attached(model)
     later = dataclasses.replace(attachment._agreement.plan, version=attachment._agreement.plan.version + 1)
-    model.happens = lambda: setattr(attachment.session, "_plan", later)
+    model.happens = lambda: attachment.session._take(later)
     assert forwards(model, x, 1) == [expected]
     model.happens = None
     assert forwards(model, x, 1) == [expected]
@@ -709,7 +709,7 @@ def test_what_was_lent_when_bytes_are_given_back_is_still_returned(card: torch.d
     forwards(model, x, 6)
     attachment = attached(model)
     assert attachment._tied.engine.weight_bytes > 0
-    model.fills.happens = lambda: setattr(attachment.session, "_give_back", 1 << 40)
+    model.fills.happens = lambda: attachment.session._take(Shrink(1 << 40, 0))
     assert forwards(model, x, 1) == [expected]
     assert attachment._tied.engine.weight_bytes < LAYER  # all but what was in use has gone
     model.fills.happens = lambda: None
@@ -727,10 +727,10 @@ def test_a_plan_that_was_under_way_is_not_the_answer(card: torch.device) -> None
     old = dataclasses.replace(attachment._agreement.plan, version=attachment._agreement.plan.version + 1)
     thread, post = threading.Thread(target=session._take, args=(old,)), session._post
 
-    def overtaken(message: Any) -> None:
-        post(message)
-        if isinstance(message, Measured):
-            thread.start()  # it waits until we do
+    def overtaken(*messages: Any) -> bool:
+        posted = post(*messages)
+        thread.start()  # it waits until we do
+        return posted
 
     session._post = overtaken  # type: ignore[method-assign]
     answer = session.ask_for_plan(manifest, times)

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimem.wire import protocol
+from optimem.wire import channel, protocol, session
 from optimem.wire.protocol import ProtocolError, decode, encode
 
-GOLDEN = Path(__file__).resolve().parents[2] / "ipc" / "testdata" / "golden"
+TESTDATA = Path(__file__).resolve().parents[2] / "ipc" / "testdata"
+GOLDEN = TESTDATA / "golden"
 VECTORS = sorted(path.stem for path in GOLDEN.glob("*.hex"))
 
 
@@ -32,6 +33,16 @@ def values(thing: Any) -> Any:
 
 def test_there_are_vectors() -> None:
     assert {name.split("_")[0] for name in VECTORS} == set(protocol._KINDS)
+
+
+def test_the_limits_before_the_welcome_are_those_of_the_go_side() -> None:
+    assert json.loads((TESTDATA / "limits.json").read_text()) == {
+        "Protocol": protocol.VERSION,
+        "FrameBytes": protocol.MAX_FRAME,
+        "FrameValues": protocol.MAX_VALUES,
+        "HelloNS": session._HELLO_S * 1e9,
+        "WritingNS": channel._SEND_S * 1e9,
+    }
 
 
 @pytest.mark.parametrize("name", VECTORS)
@@ -54,8 +65,11 @@ def test_golden_vectors_are_read_and_written_as_by_go(name: str) -> None:
         (["shrink", [-1, 0]], r"shrink\.bytes is -1"),
         (["shrink", [1.0, 0]], r"shrink\.bytes must be int, not float"),
         (["shrink", [True, 0]], r"shrink\.bytes must be int, not bool"),
-        (["welcome", ["s", None]], r"welcome\.measure must be an array"),
-        (["welcome", ["s", [3]]], r"welcome\.measure\[\] must be str"),
+        (["outcome", [1, 1, "equal", None]], r"outcome\.notes must be an array"),
+        (["outcome", [1, 1, "equal", [3]]], r"outcome\.notes\[\] must be str"),
+        (["welcome", ["s", []]], r"welcome\.terms must be an array of 5"),
+        (["refused", [1, "bad_input"]], "refused must be an array of 3"),
+        (["short", ["4 MiB", 0, 0, 0]], r"short\.requested_bytes must be int, not str"),
         ({"bye": ["a"]}, "a name and a message"),
         ("bye", "a name and a message"),
     ],
@@ -65,7 +79,7 @@ def test_what_the_protocol_does_not_have_is_named(frame: Any, match: str) -> Non
         decode(msgpack.packb(frame))
 
 
-SHRINK, BYE, WELCOME = b"\x92\xa6shrink", b"\x92\xa3bye", b"\x92\xa7welcome"
+SHRINK, BYE, NOTES = b"\x92\xa6shrink", b"\x92\xa3bye", b"\x92\xa7outcome\x94\0\0\xa0"
 
 
 @pytest.mark.parametrize(
@@ -87,8 +101,8 @@ def test_a_message_has_one_way_to_be_written(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        WELCOME + b"\x92\xa0\xdd" + (1 << 21).to_bytes(4, "big") + b"\xa0" * (1 << 21),
-        b"\x92\xa8measured\x97" + (b"\xdd" + (1 << 19).to_bytes(4, "big") + b"\0" * (1 << 19)) * 3 + b"\x90\0\0\0",
+        NOTES + b"\xdd" + (1 << 21).to_bytes(4, "big") + b"\xa0" * (1 << 21),
+        b"\x92\xa8measured\x9a" + (b"\xdd" + (1 << 19).to_bytes(4, "big") + b"\0" * (1 << 19)) * 3 + b"\x90\0\0\0",
     ],
     ids=["in one list", "in three together"],
 )
@@ -97,7 +111,7 @@ def test_more_than_a_million_values_are_too_many(body: bytes) -> None:
         decode(body)
 
 
-@pytest.mark.parametrize("start", [b"", BYE, BYE + b"\x91", WELCOME + b"\x92\xa0", b"\x92\xa4plan\x9c\x01\xa0"])
+@pytest.mark.parametrize("start", [b"", BYE, BYE + b"\x91", NOTES, b"\x92\xa4plan\x9c\x01\0"])
 @pytest.mark.parametrize("header", [b"\xdd", b"\xdf", b"\xdb", b"\xc6", b"\xc9"])
 def test_lies_are_refused_before_anything_is_allocated(start: bytes, header: bytes) -> None:
     lie = start + header + b"\xff\xff\xff\xff"
@@ -135,9 +149,10 @@ NUMBER: Any = 1
 @pytest.mark.parametrize(
     ("message", "match"),
     [
-        (protocol.Welcome("s", TEXT), r"welcome\.measure must be list, not str"),
-        (protocol.Welcome("s", NOTHING), r"welcome\.measure must be list, not NoneType"),
-        (protocol.Welcome("s", [NUMBER]), r"welcome\.measure\[\] must be str, not int"),
+        (protocol.Outcome(0, 0, "", TEXT), r"outcome\.notes must be list, not str"),
+        (protocol.Outcome(0, 0, "", NOTHING), r"outcome\.notes must be list, not NoneType"),
+        (protocol.Outcome(0, 0, "", [NUMBER]), r"outcome\.notes\[\] must be str, not int"),
+        (protocol.Welcome("s", NOTHING), r"welcome\.terms must be Terms, not NoneType"),
         (protocol.Manifest("m", NOTHING, False, 0, 0, 0, 0, []), r"manifest\.wish must be Wish, not NoneType"),
         (protocol.Bye("\udcff"), r"bye\.reason is not valid UTF-8"),
         (protocol.Wish("page", "", 0, ""), "Wish is no message"),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,11 +18,8 @@ from .calibrate import Link
 def hello(device: Device) -> protocol.Hello:
     """Introduce this process and its card."""
     free, total = device.memory()
-    can = device.capabilities
     return protocol.Hello(
         protocol=protocol.VERSION,
-        pid=os.getpid(),
-        start_time=_start_time(),
         python=platform.python_version(),
         torch=str(torch.__version__),
         device=protocol.Device(
@@ -34,9 +29,7 @@ def hello(device: Device) -> protocol.Hello:
             name=device.name(),
             total_bytes=total,
             free_bytes=free,
-        ),
-        capabilities=protocol.Capabilities(
-            streams=can.streams, pinned=can.pinned, async_=can.asynchronous, simulated=can.simulated
+            simulated=device.capabilities.simulated,
         ),
     )
 
@@ -95,12 +88,3 @@ def _unit(unit: Unit) -> protocol.Unit:
         readers=list(unit.readers),
         uses=[protocol.Use(first=first, last=last) for first, last in unit.uses],
     )
-
-
-def _start_time() -> int:
-    """Return when this process started, in clock ticks since boot, where Linux tells; else 0."""
-    try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        return int(fields[19])  # field 22 of proc(5), counted after the name in parentheses
-    except (OSError, ValueError, IndexError):
-        return 0

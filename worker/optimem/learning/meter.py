@@ -18,8 +18,10 @@ _PAUSE = 20  # a device that was idle for less than this part of a forward went 
 class Meter:
     """Times forwards that follow a plan. Times are nanoseconds on the device's clock."""
 
-    def __init__(self, clock: Device) -> None:
+    def __init__(self, clock: Device, timed_forwards: int = TIMED_FORWARDS) -> None:
+        """`timed_forwards` is how many forwards under a plan are timed step by step."""
         self._clock = clock
+        self._timed_forwards = timed_forwards
         self._began: Any = None
         self._marks: deque[_Marks] = deque(maxlen=256)  # of forwards whose times are not read yet
         self._ended: Any = None  # the end of the forward before those
@@ -34,7 +36,7 @@ class Meter:
     @property
     def wants_steps(self) -> bool:
         """True until enough forwards have been timed step by step."""
-        return len(self._samples) + len(self._timers) < TIMED_FORWARDS
+        return len(self._samples) + len(self._timers) < self._timed_forwards
 
     def restart(self, *, steps: bool) -> None:
         """Begin anew under another plan; with `steps` time the steps again too."""
@@ -69,7 +71,7 @@ class Meter:
             timer = self._timers.popleft()
             self._samples.append(timer.steps())
             self._stalls = timer.stalls_ns()
-        if self._told or len(self._samples) < TIMED_FORWARDS:
+        if self._told or len(self._samples) < self._timed_forwards:
             return None
         if any(self._samples[-1].on_cpu) and not self._taken[0].known:
             return None

@@ -78,6 +78,7 @@ class Attachment:
                 self.wish.mode,
                 self.habits,
                 inventory,
+                timed_forwards=self.session.terms.timed_forwards,
                 gate=self._gate,
                 casts=self._casts,
                 borders=borders,
@@ -96,7 +97,8 @@ class Attachment:
         manifest = describe.manifest(self._model, self.wish, inventory, units, None)
         plan = self.session.ask_for_plan(manifest)
         if plan is None:
-            raise ControllerError("the controller went away before it had planned anything; try again")
+            why = self.session.ending or "the controller did not answer in time"
+            raise ControllerError(f"the model has no plan: {why}; try again")
         return Agreement(plan, manifest, None, tuple(units), None)
 
     def _no_call(self) -> Call:
@@ -227,8 +229,7 @@ class Attachment:
         tied, journal, agreed, allowance = self._tied, self._journal, self._agreement, self._allowance
         lesson = self._curriculum.lesson(entry.path, agreed=agreed.recording is not None, watch=self.habits.verify)
         if lesson is Lesson.RECORD:
-            measure = "link" in self.session.measure
-            return RecordedCall(entry, tied, journal, agreement=agreed, allowance=allowance, measure=measure)
+            return RecordedCall(entry, tied, journal, agreement=agreed, allowance=allowance)
         if lesson is Lesson.WEIGH:
             return WeighedCall(entry, tied, journal, agreed)
         if not tied.engine.follows:  # a call was cut short, or memory ran out before all was there

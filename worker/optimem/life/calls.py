@@ -116,11 +116,10 @@ class RecordedCall(Call):
     """A call in which weights are fetched on touch, into at most the room of the allowance, and every reader is noted."""
 
     def __init__(
-        self, entry: Entry, tied: Tied, journal: Journal, *, agreement: Agreement, allowance: Allowance, measure: bool
+        self, entry: Entry, tied: Tied, journal: Journal, *, agreement: Agreement, allowance: Allowance
     ) -> None:
-        """`measure`: the link is measured before, unless that was done."""
         super().__init__(entry, tied, journal)
-        self._agreement, self._allowance, self._measure = agreement, allowance, measure
+        self._agreement, self._allowance = agreement, allowance
         self._recorder: Recorder | None = None
 
     def start(self, args: Any, kwargs: Any) -> None:
@@ -133,8 +132,7 @@ class RecordedCall(Call):
             learner.touched.adopt(held, room)
         held.clear()
         tied.engine.rest(tied.engine.home)
-        if self._measure:
-            tied.times.measure_link(tied.store.sample(), room)
+        tied.times.measure_link(tied.store.sample(), room)
         self._recorder = learner.recorder(tied.known, room, self._agreement.residents)
         self.entry.undo.add(self._recorder.stop)
         self._recorder.start()

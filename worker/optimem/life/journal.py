@@ -36,7 +36,7 @@ class Journal:
         tied = self._tied
         shortage = Shortage.of(error, tied.card.device, tied.weight_bytes, self.peak())
         shortage.explain(error, retried=tied.habits.retry)
-        self._session.tell(protocol.Failure("out_of_memory", shortage.words()))
+        self._session.tell(shortage.message())
         return shortage
 
     def report_now_and_then(self, agreement: Agreement) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..card.device import Device
 from ..model.recording import Recording
+from ..wire.protocol import Short
 
 _ASKED = re.compile(r"[Tt]ried to allocate ([0-9.]+) (bytes|[KMGT]iB)")
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -42,8 +43,12 @@ class Shortage:
         ]
         return replace(recording, step_bytes=sizes)
 
+    def message(self) -> Short:
+        """Say it to the controller."""
+        return Short(self.requested, self.free, self.weights, self.activations)
+
     def words(self) -> str:
-        """Say it."""
+        """Say it to people."""
         asked = f"{self.requested} bytes were asked for, " if self.requested else ""
         return (
             f"a forward ran out of device memory: {asked}{self.free} of {self.total} bytes were free, weights held "

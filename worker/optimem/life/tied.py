@@ -63,6 +63,7 @@ class Tied:
         habits: Habits,
         inventory: Inventory,
         *,
+        timed_forwards: int,
         gate: Gate,
         casts: Casts,
         borders: Borders,
@@ -73,7 +74,7 @@ class Tied:
         self.known: Known = {}  # readers of earlier recordings
         self.shape = Shape(model)
         self.times = Times(card.device, mode)
-        self.meter = Meter(card.device)
+        self.meter = Meter(card.device, timed_forwards)
         self.slow_path = SlowPath(model)
         with ExitStack() as undo:
             card.join(self)

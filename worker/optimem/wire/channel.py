@@ -16,10 +16,10 @@ import threading
 import time
 from pathlib import Path
 
-from .protocol import MAX_FRAME, Message, ProtocolError, decode, encode
+from .protocol import MAX_FRAME, MAX_VALUES, Message, ProtocolError, Terms, decode, encode
 
 _HEADER = struct.Struct(">I")
-_SEND_S = 10.0  # how long a peer that does not read may hold up a sender
+_SEND_S = 10.0  # how long to wait for a peer that does not read, before there are terms
 # Numbers of macOS, which Python's socket module does not name.
 _SOL_LOCAL, _LOCAL_PEERCRED = 0, 1
 
@@ -28,35 +28,47 @@ class ChannelClosed(ConnectionError):
     """The other side, or we ourselves, have closed the channel."""
 
 
+class NotRead(ChannelClosed):
+    """The other side has not read for so long that nothing more can be sent to it."""
+
+
 class Channel:
     """An open connection to a controller."""
 
     def __init__(self, connection: socket.socket) -> None:
-        # Each direction has a limit of its own: the socket blocks, and the kernel holds the limits. Python's own timeout is
-        # one for both, and a thread that receives would cut short another one's send.
+        # The kernel holds a time limit for each direction. Python's own timeout holds for both, and a thread that receives
+        # would cut short the send of another thread; so the socket blocks.
         connection.settimeout(None)
         self._connection = connection
         self._sending = threading.Lock()
         self._read = bytearray()  # the beginning of a frame whose end has not come yet
+        self._writing_s = _SEND_S
+        self._most_bytes, self._most_values = MAX_FRAME, MAX_VALUES
+
+    def agree(self, terms: Terms) -> None:
+        """Send under `terms` from now on."""
+        self._writing_s = terms.writing_ns / 1e9
+        self._most_bytes = min(terms.frame_bytes, MAX_FRAME)
+        self._most_values = min(terms.frame_values, MAX_VALUES)
 
     def send(self, message: Message) -> None:
         """Write one message. Raises ChannelClosed, or ProtocolError for one that may not travel.
 
-        Where the peer does not read for so long that a frame is left half written, nothing can follow it: this direction is
-        closed, and what the peer has sent can still be received.
+        A peer that does not read is NotRead, and leaves a frame half written. Nothing can follow it, so this direction is
+        closed; messages of the peer can still be received.
         """
-        body = encode(message)
+        body = encode(message, most_bytes=self._most_bytes, most_values=self._most_values)
         with self._sending:
             try:
                 self._write(_HEADER.pack(len(body)) + body)
             except BlockingIOError as error:
                 self._shutdown(socket.SHUT_WR)
-                raise ChannelClosed(f"the other side has not read for {_SEND_S:g} s") from error
+                raise NotRead(f"the other side has not read for {self._writing_s:g} s") from error
             except OSError as error:
                 raise ChannelClosed(f"the message was not sent: {error}") from error
 
     def receive(self, timeout: float | None = None) -> Message:
-        """Wait at most `timeout` seconds for one message. What has come of it by then is kept for the next call.
+        """Wait at most `timeout` seconds for one message. The part that has come by then is kept for the next call.
 
         Raises TimeoutError, ChannelClosed, or ProtocolError.
         """
@@ -71,7 +83,7 @@ class Channel:
         return decode(body)
 
     def close(self) -> None:
-        """End the connection; a thread that waits in `receive` is released. Idempotent."""
+        """End the connection and release a thread that waits in `receive`. Idempotent."""
         self._shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
@@ -81,7 +93,7 @@ class Channel:
 
     def _write(self, frame: bytes) -> None:
         """Write all of `frame` within the time that a peer has to read it, or raise BlockingIOError."""
-        deadline = time.monotonic() + _SEND_S
+        deadline = time.monotonic() + self._writing_s
         rest = memoryview(frame)
         while rest:
             try:
@@ -109,7 +121,7 @@ class Channel:
 
 
 def _left(deadline: float | None) -> float:
-    """Return the seconds until `deadline`, at least a microsecond; 0, which the kernel reads as for ever, without one."""
+    """Return the seconds until `deadline`, at least a microsecond; without one 0, which the kernel reads as for ever."""
     return 0.0 if deadline is None else max(deadline - time.monotonic(), 1e-6)
 
 
@@ -119,8 +131,8 @@ def _timeval(seconds: float) -> bytes:
 
 
 def default_socket() -> str:
-    """Return the path at which the user's own controller listens where nobody names another: as Go's side has it, so not by
-    `tempfile`, which looks further than TMPDIR."""
+    """Return the path at which the user's own controller listens unless another one is named. Go's side derives the same;
+    `tempfile` would look further than TMPDIR."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     temporary = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the directory in it is the user's alone
     directory = Path(runtime) / "optimem" if runtime else Path(temporary) / f"optimem-{os.getuid()}"

@@ -1,8 +1,8 @@
-"""What a worker and a controller say to each other. No torch in here; `docs/protocol.md` has the words.
+"""The messages between a worker and a controller. No torch in here; `docs/protocol.md` describes the conversation.
 
-Every message is a frozen dataclass, written as an array in the order of its fields; `ipc/message.go` has the same ones, and
-`ipc/testdata/golden` holds bytes that both sides are tested with. What comes in is checked against the annotations: count,
-type and range of every value, and that it is written in the one way there is.
+Every message is a frozen dataclass, written as an array in the order of its fields. `ipc/message.go` has the same messages,
+and `ipc/testdata/golden` holds bytes that both sides are tested with. Incoming frames are checked against the annotations:
+the count, type and range of every value, and that each value has its shortest form.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-VERSION = 3
+VERSION = 4
 MAX_FRAME = 16 << 20  # bytes of a frame's body
 MAX_VALUES = 1 << 20  # in all arrays of a frame together
 _MAX_UINT = (1 << 64) - 1
@@ -33,16 +33,7 @@ class Device:
     uuid: str
     name: str
     total_bytes: int
-    free_bytes: int
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What the device can do."""
-
-    streams: bool
-    pinned: bool
-    async_: bool
+    free_bytes: int  # that this process could still take
     simulated: bool
 
 
@@ -51,12 +42,20 @@ class Hello:
     """Opens a session. To the controller."""
 
     protocol: int
-    pid: int
-    start_time: int
     python: str
     torch: str
     device: Device
-    capabilities: Capabilities
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The constants that both sides go by from the welcome on."""
+
+    planning_ns: int  # how long to wait for a plan before going on without one
+    writing_ns: int  # how long to wait for a controller that does not read
+    frame_bytes: int  # largest body that the controller reads
+    frame_values: int  # most values in a frame that the controller reads
+    timed_forwards: int  # how many forwards under a plan to time step by step
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,12 @@ class Welcome:
     """Accepts a session. To the worker."""
 
     session: str
-    measure: list[str]
+    terms: Terms
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the caller of page or chunk asked for."""
+    """The arguments of page or chunk, sizes as text in the user's words."""
 
     mode: str
     vram: str
@@ -99,7 +98,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the model is made of. To the controller."""
+    """The units of the model. To the controller."""
 
     model: str
     wish: Wish
@@ -139,7 +138,7 @@ class Page:
 @dataclass(frozen=True)
 class Copy:
     """Brings a streamed page into the arena for one use. It may write once the copy `after` places earlier in the ring and
-    all before that one have been released."""
+    all copies before that one have been released."""
 
     page: int
     offset: int
@@ -150,11 +149,10 @@ class Copy:
 
 @dataclass(frozen=True)
 class Plan:
-    """The planner's answer. To the worker."""
+    """Answers a manifest and its times, or replaces an earlier plan. To the worker."""
 
     version: int
     answers: int  # how many Measured had come when it was made
-    mode: str
     pages: list[Page]
     copies: list[Copy]
     laps: int  # forwards that one turn of the ring takes
@@ -165,7 +163,16 @@ class Plan:
     reserve_bytes: int
     period_ns: int
     bound_ns: int
-    bottleneck: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Answers a manifest, or a manifest and its times, that no plan can be made from. To the worker. The session goes on
+    under the last plan; the worker may ask again."""
+
+    answers: int  # as in Plan
+    code: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -185,8 +192,18 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Short:
+    """A forward ran out of device memory. To the controller. The plan that the worker asks for next spares the bytes."""
+
+    requested_bytes: int  # by the allocation that failed
+    free_bytes: int  # at that moment
+    weights_bytes: int  # that weights held
+    activation_bytes: int  # that everything else needs at least
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What a run that optimemctl drives has found. To the controller."""
+    """The findings of a run that optimemctl drives. To the controller."""
 
     forwards: int
     plain_period_ns: int
@@ -199,7 +216,7 @@ class Shrink:
     """Asks for device memory back. To the worker."""
 
     bytes: int
-    within_ns: int
+    within_ns: int  # from receipt; 0: as soon as possible
 
 
 @dataclass(frozen=True)
@@ -211,7 +228,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong and what to do next. Both ways."""
+    """Ends a session, and says what went wrong and what to do next. Both ways."""
 
     code: str
     text: str
@@ -224,24 +241,25 @@ class Bye:
     reason: str
 
 
-Message = Hello | Welcome | Manifest | Measured | Plan | Report | Outcome | Shrink | Stop | Failure | Bye
+Message = Hello | Welcome | Manifest | Measured | Plan | Refused | Report | Short | Outcome | Shrink | Stop | Failure | Bye
 
 _NAMES: dict[type, str] = {kind: kind.__name__.lower() for kind in typing.get_args(Message)}
 _KINDS: dict[str, type] = {name: kind for kind, name in _NAMES.items()}
 _FIELDS: dict[type, list[tuple[str, Any]]] = {}
 
 
-def encode(message: Message) -> bytes:
-    """Return the body of a frame. Raises ProtocolError for a value that may not travel."""
+def encode(message: Message, *, most_bytes: int = MAX_FRAME, most_values: int = MAX_VALUES) -> bytes:
+    """Return the body of a frame. Raises ProtocolError for a value that may not travel, and for a frame of more bytes or
+    values than the reader takes."""
     name = _NAMES.get(type(message))
     if name is None:
         raise ProtocolError(f"{type(message).__name__} is no message of the protocol")
     frame = [name, _flat(message, type(message), name)]
     body: bytes = msgpack.packb(frame, use_bin_type=True)
-    if len(body) > MAX_FRAME:
-        raise ProtocolError(f"{name} takes {len(body)} bytes, above the cap of {MAX_FRAME}")
-    if len(body) > MAX_VALUES and _values(frame) > MAX_VALUES:  # a value takes a byte or more
-        raise ProtocolError(f"{name} has more than {MAX_VALUES} values")
+    if len(body) > most_bytes:
+        raise ProtocolError(f"{name} takes {len(body)} bytes, above the cap of {most_bytes}")
+    if len(body) > most_values and _values(frame) > most_values:  # a value takes a byte or more
+        raise ProtocolError(f"{name} has more than {most_values} values")
     return body
 
 
@@ -267,7 +285,7 @@ def decode(body: bytes) -> Message:
 
 
 class _Tally:
-    """Counts values while they are read, and refuses the one too many."""
+    """Counts values while they are read, and refuses more than the cap."""
 
     def __init__(self) -> None:
         self._values = 0
@@ -280,7 +298,7 @@ class _Tally:
 
 
 def _flat(value: Any, kind: Any, where: str) -> Any:
-    """Turn a value into what msgpack writes, checking it against its annotation."""
+    """Turn a value into lists for msgpack, and check it against its annotation."""
     if dataclasses.is_dataclass(kind):
         _must_be(value, kind, where)
         return [_flat(getattr(value, name), of, f"{where}.{name}") for name, of in _fields(kind)]
@@ -292,7 +310,7 @@ def _flat(value: Any, kind: Any, where: str) -> Any:
 
 
 def _built(value: Any, kind: Any, where: str) -> Any:
-    """Turn what msgpack read into a value of its annotation."""
+    """Turn the lists that msgpack read into a value of the annotation."""
     if dataclasses.is_dataclass(kind):
         fields = _fields(kind)
         if not isinstance(value, list) or len(value) != len(fields):

@@ -1,8 +1,8 @@
 """The worker's side of one conversation: hello to bye.
 
-Two threads own the socket, one for each direction; a forward never waits for either. What the controller sends lies ready in
-memory until a hook picks it up. When the controller is gone the session is `lost`, and everything that was agreed stays in
-force.
+Two threads own the socket, one for each direction; a forward waits for neither. Messages of the controller lie ready in
+memory until a hook picks them up. When the session is over, everything that was agreed stays in force, and `ending` says how
+it ended.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from ..errors import BadInput, ControllerError
@@ -27,7 +28,9 @@ from .protocol import (
     Outcome,
     Plan,
     ProtocolError,
+    Refused,
     Report,
+    Short,
     Shrink,
     Stop,
     Welcome,
@@ -35,16 +38,15 @@ from .protocol import (
 
 log = logging.getLogger("optimem")
 
-_HANDSHAKE_S = 10.0
-_PLANNING_S = 60.0
-_UNSENT = 1024  # reports that may wait for a slow controller before the newest are dropped
+_HELLO_S = 10.0  # for connecting, and from hello to its answer
+_UNSENT = 1024  # messages that may wait for a slow controller before the newest are dropped
 
 
 def _note_stop(reason: str) -> None:
-    log.info("optimem: the controller ended the session (%s); the last plan stays in force", reason)
+    log.info("optimem: the controller stopped the session (%s); the last plan stays in force", reason)
 
 
-# What else happens when the controller says stop. A worker that runs for a controller puts its own here.
+# Called when the controller says stop. A worker that runs for a controller puts its own function here.
 on_stop: Callable[[str], None] = _note_stop
 
 
@@ -52,21 +54,19 @@ class Session:
     """An open conversation. Thread-safe."""
 
     def __init__(self, channel: wire.Channel, welcome: Welcome) -> None:
+        channel.agree(welcome.terms)
         self.id = welcome.session
-        self.measure = frozenset(welcome.measure)  # what the controller wants to know beside the recording
+        self.terms = welcome.terms
         self._channel = channel
         self._news = threading.Condition()
-        self._plan: Plan | None = None
+        self._answers = _Answers()
+        self._debt = _Debt()
         self._measured = 0  # messages of that kind so far
-        self._asked = 0  # of them when a plan was asked for: an older plan may be of another recording
-        self._failure: Failure | None = None
-        self._give_back = 0
-        self._lost = False
-        self._closing = False  # we said bye: the end of the connection is no news
-        self._unsent: queue.Queue[Message | None] = queue.Queue(_UNSENT)
+        self._ending = ""
+        self._unsent: queue.SimpleQueue[Message | None] = queue.SimpleQueue()  # which finalizers may put to
         self._threads = [
-            threading.Thread(target=self._receive, name="optimem-receive", daemon=True),
-            threading.Thread(target=self._send, name="optimem-send", daemon=True),
+            threading.Thread(target=self._receive, name=f"optimem-receive-{self.id}", daemon=True),
+            threading.Thread(target=self._send, name=f"optimem-send-{self.id}", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -77,119 +77,227 @@ class Session:
         channel = connect()
         try:
             channel.send(hello)
-            answer = channel.receive(_HANDSHAKE_S)
+            answer = channel.receive(_HELLO_S)
         except (wire.ChannelClosed, ProtocolError, TimeoutError) as error:
             channel.close()
             raise ControllerError(f"the controller did not answer hello: {error}") from error
         if isinstance(answer, Welcome):
             return cls(channel, answer)
         channel.close()
-        raise _refusal(answer)
+        if isinstance(answer, Failure):
+            raise ControllerError(f"{answer.code}: {answer.text}")
+        raise ControllerError(f"the controller answered {type(answer).__name__} where it should have said welcome")
 
     @property
     def lost(self) -> bool:
-        """True once the controller is gone."""
-        return self._lost
+        """True once the session is over, however it ended."""
+        return bool(self._ending)
+
+    @property
+    def ending(self) -> str:
+        """How the session ended, in words; empty while it is open."""
+        return self._ending
 
     def ask_for_plan(self, *messages: Manifest | Measured) -> Plan | None:
-        """Send `messages` and wait for the plan that answers them; None if the controller is gone.
+        """Send `messages` and wait for the plan that answers them. Return None where the session is over, and where no plan
+        comes within the time of the terms.
 
-        Raises BadInput with the controller's words where it refuses. The only call that waits, for the moments at which
-        nothing can go on without a plan: attaching, and the end of the recorded forward.
+        Raises BadInput with the controller's words where it refuses: the session goes on, and so does the plan before.
+
+        This is the only call that waits, for the moments at which nothing can go on without a plan: attaching, and the end
+        of the recorded forward. It may be interrupted. An answer that comes later is dropped, and so is every plan until the
+        next question: the controller plans for the messages of the question that was given up.
         """
         with self._news:
-            self._plan = None
-            for message in messages:
-                self._post(message)
-            self._asked = self._measured
-            answered = self._news.wait_for(lambda: self._plan or self._failure or self._lost, _PLANNING_S)
-            plan, self._plan = self._plan, None
-            failure, self._failure = self._failure, None
-            if failure:
-                raise _refusal(failure)
-        if not answered:
-            log.warning("optimem: no plan came within %.0f s; going on without", _PLANNING_S)
-        return plan
+            self._answers.expect(self._measured + sum(isinstance(message, Measured) for message in messages))
+            settled = False
+            try:
+                settled = self._post(*messages) and self._news.wait_for(self._settled, _seconds(self.terms.planning_ns))
+            finally:
+                if not settled:
+                    self._answers.give_up()
+            if not settled:
+                log.warning("optimem: the controller sent no plan in time; going on without a new one")
+            plan = self._answers.pick_up()
+            self._debt.follow(plan)
+            return plan
 
     def new_plan(self) -> Plan | None:
         """Return a plan that came unasked since the last call."""
-        if self._plan is None:
+        if self._answers.plan is None:
             return None
         with self._news:
-            plan, self._plan = self._plan, None
+            plan = self._answers.pick_up()
+            self._debt.follow(plan)
         return plan
 
     def bytes_to_give_back(self) -> int:
-        """Return the device bytes that the controller wants back since the last call."""
-        if not self._give_back:
+        """Return the device bytes that the controller has asked back since the last call. A plan that came after the request
+        and was returned by `new_plan` or `ask_for_plan` has settled it."""
+        if not self._debt.nbytes:
             return 0
         with self._news:
-            nbytes, self._give_back = self._give_back, 0
-        return nbytes
+            return self._debt.pick_up()
 
-    def tell(self, message: Measured | Report | Outcome | Failure) -> None:
-        """Send `message` when the socket has time for it."""
+    def tell(self, message: Measured | Report | Short | Outcome) -> None:
+        """Send `message` when the socket has time for it. Does nothing once the session is over."""
         self._post(message)
 
     def close(self, reason: str) -> None:
         """Say bye and end. Idempotent."""
-        self._closing = True
-        self._post(Bye(reason))
-        self._post(None)
+        self._end(f"this side closed it ({reason})", Bye(reason))
         if threading.current_thread() not in self._threads:
             self._threads[1].join(timeout=2.0)
-        self._lost = True
         self._channel.close()
 
-    def _post(self, message: Message | None) -> None:
-        try:
-            self._unsent.put_nowait(message)
-            self._measured += isinstance(message, Measured)
-        except queue.Full:
-            log.debug("optimem: the controller does not read; %s dropped", type(message).__name__)
+    def _settled(self) -> bool:
+        return self._answers.settled() or bool(self._ending)
+
+    def _post(self, *messages: Message) -> bool:
+        """Queue all `messages`, or none where the controller does not keep up. Return False for none; True where the session
+        is over, which the caller sees by itself."""
+        with self._news:
+            if self._ending:
+                return True
+            if self._unsent.qsize() + len(messages) > _UNSENT:
+                log.debug("optimem: the controller does not read; %s dropped", type(messages[0]).__name__)
+                return False
+            for message in messages:
+                self._unsent.put(message)
+                self._measured += isinstance(message, Measured)
+            return True
 
     def _send(self) -> None:
         while (message := self._unsent.get()) is not None:
             try:
                 self._channel.send(message)
-            except ProtocolError as error:  # this one may not travel, the next one may
+            except ProtocolError as error:  # the next message may travel
                 log.warning("optimem: a message was not sent: %s", error)
-            except wire.ChannelClosed:
-                self._lose("it closed the connection")
+            except wire.NotRead as error:
+                self._lose(f"the controller is stuck ({error})")
+                return
+            except wire.ChannelClosed:  # the reader ends the session: the controller may have said why
                 return
 
     def _receive(self) -> None:
         try:
-            while not self._lost:
+            while not self._ending:
                 message = self._channel.receive(None)
-                if message is not None:
-                    self._take(message)
-        except (wire.ChannelClosed, ProtocolError) as error:
-            self._lose(str(error))
+                self._take(message)
+        except ProtocolError as error:
+            self._lose(f"the controller broke the protocol ({error})")
+        except wire.ChannelClosed as error:
+            if not self._ending:
+                silence_if_spawned()
+            self._lose(f"the controller is gone ({error})")
 
     def _take(self, message: Message) -> None:
         with self._news:
-            if isinstance(message, Plan):
-                if message.answers >= self._asked:
-                    self._plan = message
+            if isinstance(message, Plan | Refused):
+                self._answers.take(message)
+                self._debt.note(message)
             elif isinstance(message, Shrink):
-                self._give_back += message.bytes
-            elif isinstance(message, Failure):
-                self._failure = message
-            elif isinstance(message, (Bye, Stop)):
-                self._lost = True
+                self._debt.add(message)
             self._news.notify_all()
-        if isinstance(message, Stop):
-            self._post(Bye("stopped"))
+        if isinstance(message, Failure):
+            self._lose(f"the controller ended the session ({message.code}: {message.text})")
+        elif isinstance(message, Bye) and self._end(f"the controller said bye ({message.reason})"):
+            log.info("optimem: %s; the last plan stays in force", self._ending)
+        elif isinstance(message, Stop) and self._end(f"the controller stopped it ({message.reason})", Bye("stopped")):
             on_stop(message.reason)
 
     def _lose(self, why: str) -> None:
+        if self._end(why):
+            log.warning("optimem: %s; the last plan stays in force", why)
+
+    def _end(self, how: str, last: Message | None = None) -> bool:
+        """End the session after a `last` message. Return False where it is over already."""
         with self._news:
-            said, self._lost = self._lost, True
+            if self._ending:
+                return False
+            self._ending = how
+            if last is not None:
+                self._unsent.put(last)
+            self._unsent.put(None)
             self._news.notify_all()
-        if not said and not self._closing:
-            silence_if_spawned()
-            log.warning("optimem: the controller is gone (%s); the last plan stays in force", why)
+        return True
+
+
+class _Answers:
+    """The plans and refusals of a controller, sorted by the latest question. Callers hold the session's lock."""
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        self._refusal: Refused | None = None
+        self._earlier: Plan | None = None  # of the recording before the question
+        self._asked: int | None = 0  # times that an answer must have seen; None once the question was given up
+
+    def expect(self, asked: int) -> None:
+        """Wait for an answer that has seen as many messages with times as were `asked` about."""
+        self._earlier = self.plan
+        self.plan = self._refusal = None
+        self._asked = asked
+
+    def give_up(self) -> None:
+        """Drop whatever comes until the next question."""
+        self.plan = self._refusal = self._earlier = None
+        self._asked = None
+
+    def take(self, message: Plan | Refused) -> None:
+        if self._asked is None:
+            return
+        if isinstance(message, Plan):
+            if message.answers >= self._asked:
+                self.plan = message
+            else:
+                self._earlier = message
+        elif message.answers >= self._asked:
+            self._refusal = message
+
+    def settled(self) -> bool:
+        return self.plan is not None or self._refusal is not None
+
+    def pick_up(self) -> Plan | None:
+        """Return the plan, once. Raises BadInput or ControllerError for a refusal; plans that came in the meantime for the
+        recording before count again then."""
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            self.plan = self._earlier
+            raise _error(refusal)
+        plan, self.plan = self.plan, None
+        return plan
+
+
+class _Debt:
+    """Device bytes that the controller has asked back. Callers hold the session's lock."""
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self._due: float | None = None  # when they are to be free, on the monotonic clock
+        self._planned = False  # a plan has come since that takes the request into account
+
+    def add(self, shrink: Shrink) -> None:
+        self.nbytes += shrink.bytes
+        self._planned = False
+        if shrink.within_ns:
+            due = time.monotonic() + _seconds(shrink.within_ns)
+            self._due = due if self._due is None else min(self._due, due)
+
+    def note(self, message: Plan | Refused) -> None:
+        self._planned = self._planned or isinstance(message, Plan)
+
+    def follow(self, plan: Plan | None) -> None:
+        """Note that `plan` is followed from now on."""
+        if plan is not None and self._planned:
+            self.pick_up()
+
+    def pick_up(self) -> int:
+        """Return the bytes, once. Say so where they are late."""
+        nbytes, due = self.nbytes, self._due
+        self.nbytes, self._due, self._planned = 0, None, False
+        if due is not None and (late := time.monotonic() - due) > 0:
+            log.warning("optimem: %d device bytes are given back %.3f s later than the controller asked", nbytes, late)
+        return nbytes
 
 
 def connect() -> wire.Channel:
@@ -198,7 +306,7 @@ def connect() -> wire.Channel:
     if named:
         return _dial(named)
     try:
-        return wire.connect(wire.default_socket(), _HANDSHAKE_S)
+        return wire.connect(wire.default_socket(), _HELLO_S)
     except (OSError, wire.ChannelClosed):
         return _dial(private.socket())
 
@@ -214,7 +322,8 @@ def announce_failure(code: str, text: str) -> None:
 
 
 def silence_if_spawned() -> None:
-    """Without the controller that spawned us nobody reads our stderr: keep writes to it from ending the process."""
+    """Send stderr to nowhere in a worker that a controller has spawned. With the controller gone nobody reads stderr, and a
+    write to it would end the process."""
     if os.environ.get("OPTIMEM_SPAWNED") == "1":
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
@@ -223,14 +332,17 @@ def silence_if_spawned() -> None:
 
 def _dial(path: str) -> wire.Channel:
     try:
-        return wire.connect(path, _HANDSHAKE_S)
+        return wire.connect(path, _HELLO_S)
     except (OSError, wire.ChannelClosed) as error:
         raise ControllerError(
             f"no controller answers at {path} ({error}); start one with 'optimemctl serve' or unset OPTIMEM_SOCKET"
         ) from error
 
 
-def _refusal(answer: Message | None) -> Exception:
-    if isinstance(answer, Failure):
-        return BadInput(answer.text) if answer.code == "bad_input" else ControllerError(f"{answer.code}: {answer.text}")
-    return ControllerError(f"the controller answered {type(answer).__name__} where it should have said welcome")
+def _error(refusal: Refused) -> Exception:
+    return BadInput(refusal.text) if refusal.code == "bad_input" else ControllerError(f"{refusal.code}: {refusal.text}")
+
+
+def _seconds(ns: int) -> float:
+    """Return `ns` in seconds, at most what a lock can wait for."""
+    return min(ns / 1e9, threading.TIMEOUT_MAX)
