@@ -33,6 +33,7 @@ type Config struct {
 	Prober      probe.Prober // nil leaves free memory to what the workers report
 	Overrides   Overrides
 	Observer    Observer // nil: nobody follows
+	Broker      Broker   // nil shares nothing: every session may have what is free
 	MaxSessions int      // at the same time; 0 means DefaultMaxSessions
 }
 
@@ -91,6 +92,9 @@ func New(config Config) (*Controller, error) {
 	}
 	if config.Observer == nil {
 		config.Observer = ObserverFunc(func(Event) {})
+	}
+	if config.Broker == nil {
+		config.Broker = Unshared{}
 	}
 	return &Controller{config: config, sessions: map[string]*Session{}, workers: map[int]*Worker{}}, nil
 }
@@ -154,24 +158,20 @@ func (c *Controller) attach(conn conn, pid int) *Session {
 	defer c.mu.Unlock()
 	c.accepted++
 	id := fmt.Sprintf("s%d", c.accepted)
-	s := &Session{
-		id: id, pid: pid, worker: c.workers[group], conn: conn, config: c.config,
-		log:    c.config.Logger.With("session", id),
-		orders: make(chan order), done: make(chan struct{}),
-	}
-	s.admit = func() bool { return c.admit(s) }
+	s := newSession(id, pid, c.workers[group], conn, c.config)
+	s.admit = func() error { return c.admit(s) }
 	return s
 }
 
 // admit takes a session in unless there are too many.
-func (c *Controller) admit(s *Session) bool {
+func (c *Controller) admit(s *Session) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.sessions) >= c.config.MaxSessions {
-		return false
+		return fmt.Errorf("this controller already holds %d sessions, which is its limit", c.config.MaxSessions)
 	}
 	c.sessions[s.id] = s
-	return true
+	return nil
 }
 
 func (c *Controller) forget(s *Session) {

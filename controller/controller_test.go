@@ -103,9 +103,9 @@ func TestAWorkerThatDialsByItself(t *testing.T) {
 	if opened.Spawned || opened.PID != os.Getpid() {
 		t.Errorf("%+v", opened)
 	}
-	session, ok := s.Session(opened.Session)
-	if !ok || session.ID() != opened.Session {
-		t.Errorf("session %q is not known", opened.Session)
+	session, ok := s.Session(opened.Session())
+	if !ok || session.ID() != opened.Session() {
+		t.Errorf("session %q is not known", opened.Session())
 	}
 	if err := session.Shrink(t.Context(), controllertest.UnitBytes, 0); err != nil {
 		t.Error(err)

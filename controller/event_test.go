@@ -3,13 +3,13 @@ package controller
 import (
 	"reflect"
 	"testing"
-
-	"github.com/optimem/optimem/planner/search"
+	"testing/synctest"
 )
 
 func TestAPlanCanBeMadeAgainFromItsBasis(t *testing.T) {
 	converse(t, nil, func(t *testing.T, talk talk) {
 		talk.worker.Run(t)
+		synctest.Wait()
 		plans := 0
 		for _, event := range talk.journal.all() {
 			planned, ok := event.(Planned)
@@ -17,7 +17,7 @@ func TestAPlanCanBeMadeAgainFromItsBasis(t *testing.T) {
 				continue
 			}
 			plans++
-			again, err := search.Build(planned.Basis.Manifest, planned.Basis.Machine, planned.Basis.Options)
+			again, err := planned.Basis.build()
 			again.Version = planned.Plan.Version
 			if err != nil || !reflect.DeepEqual(again, planned.Plan) {
 				t.Errorf("plan %d: %v\ngot  %+v\nwant %+v", planned.Plan.Version, err, again, planned.Plan)

@@ -88,16 +88,18 @@ func converse(t *testing.T, change func(*Config), test func(t *testing.T, talk t
 func begin(t *testing.T, change func(*Config)) talk {
 	t.Helper()
 	config := Config{
-		Logger: slog.New(slog.DiscardHandler), Prober: probe.Fixed(probe.Reading{}), Observer: &journal{}, MaxSessions: 1,
+		Logger: slog.New(slog.DiscardHandler), Prober: probe.Fixed(probe.Reading{}), Observer: &journal{}, Broker: Unshared{}, MaxSessions: 1,
 	}
 	if change != nil {
 		change(&config)
 	}
 	worker, ours := controllertest.Pipe()
-	s := &Session{
-		id: "s1", pid: 4242, conn: ours, config: config, log: config.Logger,
-		admit:  func() bool { return config.MaxSessions > 0 },
-		orders: make(chan order), done: make(chan struct{}),
+	s := newSession("s1", 4242, nil, ours, config)
+	s.admit = func() error {
+		if config.MaxSessions == 0 {
+			return errors.New("full")
+		}
+		return nil
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go s.run(ctx)
@@ -191,6 +193,7 @@ func TestEveryMessageInEveryState(t *testing.T) {
 						t.Errorf("failure %+v", failure)
 					}
 					talk.worker.HearEnd(t)
+					<-talk.session.Done()
 					if end := talk.journal.end(); end.State != Failed {
 						t.Errorf("it ended %v", end.State)
 					}
@@ -228,9 +231,9 @@ func TestFailures(t *testing.T) {
 		change func(*Config)
 		code   string
 	}{
-		"another protocol":       {say: hello(func(h *ipc.Hello) { h.Protocol++ }), code: ipc.CodeProtocol},
-		"a card beyond reason":   {say: hello(func(h *ipc.Hello) { h.Device.TotalBytes = math.MaxUint64 }), code: ipc.CodeProtocol},
-		"too many sessions":      {say: hello(func(*ipc.Hello) {}), change: func(c *Config) { c.MaxSessions = 0 }, code: ipc.CodeBusy},
+		"another protocol":     {say: hello(func(h *ipc.Hello) { h.Protocol++ }), code: ipc.CodeProtocol},
+		"a card beyond reason": {say: hello(func(h *ipc.Hello) { h.Device.TotalBytes = math.MaxUint64 }), code: ipc.CodeProtocol},
+		"too many sessions":    {say: hello(func(*ipc.Hello) {}), change: func(c *Config) { c.MaxSessions = 0 }, code: ipc.CodeBusy},
 		"a link beyond reason": {say: recorded(func(_ *ipc.Manifest, m *ipc.Measured) { m.LinkBytesPerSecond = math.MaxUint64 }),
 			code: ipc.CodeProtocol},
 		"a report of a plan that never was": {say: running(controllertest.Report(2, 1, 1)), code: ipc.CodeProtocol},
@@ -306,6 +309,7 @@ func TestWhatCannotBePlannedIsRefusedAndMayBeAskedAgain(t *testing.T) {
 				}
 				w.Say(t, good...)
 				controllertest.Hear[ipc.Plan](t, w)
+				synctest.Wait()
 				if names := talk.journal.names(); names[len(names)-1] != fmt.Sprintf("Planned %d", len(say)-1) {
 					t.Errorf("events %q", names)
 				}
@@ -342,7 +346,7 @@ func TestAShortageIsNoEnd(t *testing.T) {
 		talk.worker.Say(t, &short)
 		synctest.Wait()
 		events := talk.journal.all()
-		if diff := cmp.Diff(Event(RanShort{Session: "s1", Short: short}), events[len(events)-1]); diff != "" {
+		if diff := cmp.Diff(Event(RanShort{Of: "s1", Short: short}), events[len(events)-1]); diff != "" {
 			t.Error(diff)
 		}
 		talk.worker.Say(t, controllertest.Recorded(), controllertest.Measured())
@@ -355,8 +359,8 @@ func TestAWorkerThatCannotOpenASessionSaysWhy(t *testing.T) {
 		talk.worker.Say(t, &ipc.Failure{Code: ipc.CodeBadInput, Text: "no such model: resnet9000"})
 		<-talk.session.Done()
 		want := []Event{
-			Failure{Session: "s1", Code: ipc.CodeBadInput, Text: "no such model: resnet9000", ByWorker: true},
-			Ended{Session: "s1", State: Failed},
+			Failure{Of: "s1", Code: ipc.CodeBadInput, Text: "no such model: resnet9000", ByWorker: true},
+			Ended{Of: "s1", State: Failed},
 		}
 		if diff := cmp.Diff(want, talk.journal.all()); diff != "" {
 			t.Error(diff)
@@ -417,8 +421,8 @@ func TestLaterTimesLeadToAPlanOnlyWhereThePredictionIsOff(t *testing.T) {
 				plan := talk.worker.Run(t)
 				talk.worker.Say(t, test.say(plan.PeriodNS)...)
 				synctest.Wait()
-				if got := talk.session.plan.Version == 2; got != test.want {
-					t.Errorf("plan %d is in force, want a new one: %v", talk.session.plan.Version, test.want)
+				if got := talk.session.planning.course.plan.Version == 2; got != test.want {
+					t.Errorf("plan %d is in force, want a new one: %v", talk.session.planning.course.plan.Version, test.want)
 				}
 			})
 		})
@@ -450,7 +454,7 @@ func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
 				first := controllertest.Hear[ipc.Plan](t, talk.worker)
 				talk.worker.Say(t, recorded, both)
 				mixed := controllertest.Hear[ipc.Plan](t, talk.worker)
-				if !usesCPU(talk.session.plan.Plan) || mixed.Version != 2 {
+				if !usesCPU(talk.session.planning.course.plan.Plan) || mixed.Version != 2 {
 					t.Fatalf("plan %d leaves nothing to the CPU", mixed.Version)
 				}
 				period := first.PeriodNS
@@ -459,7 +463,7 @@ func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
 				}
 				talk.worker.Say(t, controllertest.Report(2, test.forwards, period))
 				synctest.Wait()
-				got := talk.session.plan.Plan
+				got := talk.session.planning.course.plan.Plan
 				if got.Version != test.version || usesCPU(got) != (test.version == 2) {
 					t.Errorf("plan %d is in force, not %d", got.Version, test.version)
 				}
@@ -472,7 +476,7 @@ func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
 				for i, version := range []int{4, 4} { // it was worse still, and no better the second time
 					talk.worker.Say(t, controllertest.Report(uint64(3+i), test.forwards*uint64(2+i), 2*period))
 					synctest.Wait()
-					if got := talk.session.plan; got.Version != version || !usesCPU(got.Plan) {
+					if got := talk.session.planning.course.plan; got.Version != version || !usesCPU(got.Plan) {
 						t.Errorf("plan %d is in force, not %d", got.Version, version)
 					}
 				}
@@ -480,7 +484,7 @@ func TestTheCPUTakesPartOnlyWhereThatIsFaster(t *testing.T) {
 				less.FreeBytes = first.BudgetBytes * 3 / 4
 				talk.worker.Say(t, &less) // the CPU takes part again
 				synctest.Wait()
-				if got := talk.session.plan; got.Version != 5 || !usesCPU(got.Plan) {
+				if got := talk.session.planning.course.plan; got.Version != 5 || !usesCPU(got.Plan) {
 					t.Errorf("plan %d for less memory", got.Version)
 				}
 			})
@@ -505,7 +509,7 @@ func TestAPlanThatTurnsOutSlowerGivesWayToTheOneBefore(t *testing.T) {
 				controllertest.Hear[ipc.Plan](t, talk.worker)
 				talk.worker.Say(t, controllertest.Report(2, 7+test.forwards, test.times*first.PeriodNS))
 				synctest.Wait()
-				if got := talk.session.plan.Version; got != test.version {
+				if got := talk.session.planning.course.plan.Version; got != test.version {
 					t.Fatalf("plan %d is in force, not %d", got, test.version)
 				}
 				if test.version < 3 {
@@ -518,7 +522,7 @@ func TestAPlanThatTurnsOutSlowerGivesWayToTheOneBefore(t *testing.T) {
 				}
 				talk.worker.Say(t, controllertest.Report(3, 30, 9*first.PeriodNS), slower(9), controllertest.Report(3, 60, 9*first.PeriodNS))
 				synctest.Wait()
-				if got := talk.session.plan.Version; got != 3 {
+				if got := talk.session.planning.course.plan.Version; got != 3 {
 					t.Errorf("plan %d follows one that was settled", got)
 				}
 				less := slower(9)
@@ -543,7 +547,7 @@ func TestStepsThatOneSideHasNeverSeenAreEstimatedThere(t *testing.T) {
 		talk.worker.Say(t, controllertest.Recorded(), measured)
 		controllertest.Hear[ipc.Plan](t, talk.worker)
 		synctest.Wait()
-		if steps := talk.session.plan.basis.Manifest.Steps; steps[0].Compute == 0 {
+		if steps := talk.session.planning.course.plan.basis.Manifest.Steps; steps[0].Compute == 0 {
 			t.Errorf("the first of %+v takes the device no time", steps)
 		}
 	})
@@ -574,7 +578,7 @@ func TestAPlanThatNoLongerFitsIsNotGoneBackTo(t *testing.T) {
 				controllertest.Hear[ipc.Plan](t, talk.worker)
 				talk.worker.Say(t, controllertest.Report(4, 7+2*trial, 90*period))
 				synctest.Wait()
-				if got := talk.session.plan; got.Version != test.version {
+				if got := talk.session.planning.course.plan; got.Version != test.version {
 					t.Errorf("plan %d with a budget of %v is in force, not plan %d", got.Version, got.Budget, test.version)
 				}
 			})
@@ -601,8 +605,8 @@ func TestAPlanThatCannotBeMadeLaterLeavesTheOneInForce(t *testing.T) {
 		measured.FreeBytes = 1
 		talk.worker.Say(t, measured)
 		synctest.Wait()
-		if talk.session.state != Running || talk.session.plan.Version != 1 {
-			t.Errorf("it is %v with plan %d", talk.session.state, talk.session.plan.Version)
+		if talk.session.state != Running || talk.session.planning.course.plan.Version != 1 {
+			t.Errorf("it is %v with plan %d", talk.session.state, talk.session.planning.course.plan.Version)
 		}
 	})
 }
@@ -616,7 +620,7 @@ func TestAnotherWayThroughTheModelLeadsToAPlan(t *testing.T) {
 		}
 		talk.worker.Say(t, controllertest.Report(2, 3+trial, 1e12))
 		synctest.Wait()
-		if got := talk.session.plan.Version; got != 2 {
+		if got := talk.session.planning.course.plan.Version; got != 2 {
 			t.Errorf("plan %d is of another recording", got)
 		}
 	})
@@ -800,7 +804,7 @@ func TestTheCardMayKnowOfLessMemoryThanTheWorker(t *testing.T) {
 	converse(t, func(c *Config) { c.Prober = probe.Fixed(reading) }, func(t *testing.T, talk talk) {
 		talk.worker.Open(t)
 		synctest.Wait()
-		if got := talk.session.freeByCard(t.Context()); got != free+held {
+		if got := talk.session.planning.card.freeByReading(t.Context()); got != free+held {
 			t.Errorf("the card offers %v", got)
 		}
 		talk.worker.Say(t, controllertest.Registered())
@@ -855,6 +859,7 @@ func TestAPlanKnowsWhatIsOnTheDevice(t *testing.T) {
 		}
 		talk.worker.Say(t, controllertest.Report(1, 7, 2*one.PeriodNS), slower)
 		controllertest.Hear[ipc.Plan](t, talk.worker)
+		synctest.Wait()
 		want := [][]uint64{nil, residents(zero), residents(one)}
 		var got [][]uint64
 		for _, event := range talk.journal.all() {

@@ -1,6 +1,11 @@
 package controller
 
-import "strconv"
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/optimem/optimem/ipc"
+)
 
 // State is where a session stands in its conversation.
 type State int
@@ -31,7 +36,7 @@ func (s State) String() string {
 // Over tells that nothing more is said in the session.
 func (s State) Over() bool { return s >= Closed }
 
-// step is what moves a session from one state to the next.
+// A step moves a session from one state to the next.
 type step string
 
 const (
@@ -43,15 +48,58 @@ const (
 	stepOutcome    step = "outcome"
 	stepBye        step = "bye"
 	stepShort      step = "short"
-	stepPlanned    step = "planned"    // a manifest was answered with a plan
-	stepRefused    step = "refused"    // no plan can be made from a manifest
+	stepPlanned    step = "planned"    // we send a plan
+	stepRefused    step = "refused"    // we refuse a manifest
 	stepFailure    step = "failure"    // of either side
 	stepStop       step = "stop"       // we ask the worker to end
-	stepLeave      step = "leave"      // we end the session ourselves
+	stepLeave      step = "leave"      // we say bye
 	stepDisconnect step = "disconnect" // the connection ended without bye
 )
 
-// transitions is the whole conversation: what is not listed is out of order.
+// stepHeard is the step that a worker's message takes.
+func stepHeard(message any) (step, error) {
+	switch m := message.(type) {
+	case *ipc.Hello:
+		return stepHello, nil
+	case *ipc.Manifest:
+		if m.Recorded {
+			return stepRecorded, nil
+		}
+		return stepRegistered, nil
+	case *ipc.Measured:
+		return stepMeasured, nil
+	case *ipc.Report:
+		return stepReport, nil
+	case *ipc.Short:
+		return stepShort, nil
+	case *ipc.Outcome:
+		return stepOutcome, nil
+	case *ipc.Failure:
+		return stepFailure, nil
+	case *ipc.Bye:
+		return stepBye, nil
+	}
+	return "", fmt.Errorf("a worker does not send %T", message)
+}
+
+// stepSaid is the step that a message of ours takes; ok is false where it takes none.
+func stepSaid(message any) (by step, ok bool) {
+	switch message.(type) {
+	case *ipc.Plan:
+		return stepPlanned, true
+	case *ipc.Refused:
+		return stepRefused, true
+	case *ipc.Stop:
+		return stepStop, true
+	case *ipc.Failure:
+		return stepFailure, true
+	case *ipc.Bye:
+		return stepLeave, true
+	}
+	return "", false
+}
+
+// transitions is the whole conversation. Steps that are not listed are out of order.
 var transitions = map[State]map[step]State{
 	Greeting: {
 		stepHello: Welcomed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
@@ -72,7 +120,8 @@ var transitions = map[State]map[step]State{
 		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Running: {
-		stepMeasured: Running, stepRecorded: Remeasuring, stepReport: Running, stepShort: Running, stepOutcome: Running,
+		stepMeasured: Running, stepPlanned: Running, stepRecorded: Remeasuring,
+		stepReport: Running, stepShort: Running, stepOutcome: Running,
 		stepStop: Stopping, stepBye: Closed, stepFailure: Failed, stepLeave: Closed, stepDisconnect: Lost,
 	},
 	Remeasuring: {

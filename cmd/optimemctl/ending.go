@@ -122,7 +122,7 @@ func (e ending) judgeResults() *exit {
 func (e ending) results(request runRequest) []result {
 	results := make([]result, 0, len(e.records))
 	for _, r := range e.records {
-		if r.opened.Session != "" {
+		if r.opened.Session() != "" {
 			results = append(results, newResult(r, request))
 		}
 	}

@@ -125,7 +125,7 @@ func newFollower(request runRequest, progress progress) *follower {
 func (f *follower) Observe(event controller.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if id := sessionOf(event); id != "" {
+	if id := event.Session(); id != "" {
 		f.record(id).note(event)
 	} else {
 		f.serving = true
@@ -144,31 +144,6 @@ func mark(channel chan struct{}) {
 	case channel <- struct{}{}:
 	default:
 	}
-}
-
-// sessionOf names the session of an event, "" where it has none.
-func sessionOf(event controller.Event) string {
-	switch e := event.(type) {
-	case controller.Opened:
-		return e.Session
-	case controller.Planned:
-		return e.Session
-	case controller.Weighed:
-		return e.Session
-	case controller.Reported:
-		return e.Session
-	case controller.Finished:
-		return e.Session
-	case controller.Refused:
-		return e.Session
-	case controller.RanShort:
-		return e.Session
-	case controller.Failure:
-		return e.Session
-	case controller.Ended:
-		return e.Session
-	}
-	return ""
 }
 
 // record is the record of a session, a new one where it was not heard of. Callers hold mu.
@@ -280,7 +255,7 @@ func (f *follower) spoken() (records []record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, id := range f.order {
-		if r := f.records[id]; r.failed || r.opened.Session != "" {
+		if r := f.records[id]; r.failed || r.opened.Session() != "" {
 			records = append(records, *r)
 		}
 	}

@@ -28,7 +28,7 @@ func sample() record {
 	newer := plan
 	newer.Version, newer.Period = 2, 1
 	return record{
-		opened:   controller.Opened{Session: "s1", PID: 4242, Spawned: true, Hello: *hello},
+		opened:   controller.Opened{Of: "s1", PID: 4242, Spawned: true, Hello: *hello},
 		manifest: ipc.Manifest{Model: "ResNet", WeightsBytes: 178 << 20},
 		plans:    map[uint64]controller.Planned{1: {Plan: plan}, 2: {Plan: newer}}, latest: 2,
 		weighed: controller.Weighed{Budget: plan.Budget, Bound: 15_300_000},
@@ -55,7 +55,7 @@ func TestResults(t *testing.T) {
 	chunk.report.Misses = 3
 	chunk.opened.Hello.Device.Index, chunk.opened.Hello.Device.Simulated = 1, false
 	plain := record{
-		opened:  controller.Opened{Session: "s1", Hello: ipc.Hello{Device: ipc.Device{Kind: "cpu"}}},
+		opened:  controller.Opened{Of: "s1", Hello: ipc.Hello{Device: ipc.Device{Kind: "cpu"}}},
 		outcome: ipc.Outcome{Forwards: 5, PlainPeriodNS: 950, Equal: "equal"}, finished: true, over: true,
 	}
 	early := sample()

@@ -30,7 +30,7 @@ func (w *watcher) Observe(event controller.Event) {
 	case controller.Listening:
 		close(w.ready)
 	case controller.Opened:
-		w.session = e.Session
+		w.session = e.Session()
 		close(w.opened)
 	case controller.Planned:
 		w.plan = e.Plan
