@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from optimem import channel, session
-from optimem.errors import BadInput, ControllerError
 from optimem.protocol import (
     MAX_FRAME,
     MAX_VALUES,
@@ -31,6 +28,9 @@ from optimem.protocol import (
     Terms,
     Welcome,
 )
+
+from optimem import channel, session
+from optimem.errors import BadInput, ControllerError
 
 TERMS = Terms(60 * 10**9, 10**10, MAX_FRAME, MAX_VALUES, timed_forwards=3)
 HELLO = Hello(4, "3.12", "2.9", Device("simgpu", 0, "", "", 0, 0, simulated=True))

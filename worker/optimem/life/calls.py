@@ -115,9 +115,7 @@ class Call:
 class RecordedCall(Call):
     """A call in which weights are fetched on touch, into at most the room of the allowance, and every reader is noted."""
 
-    def __init__(
-        self, entry: Entry, tied: Tied, journal: Journal, *, agreement: Agreement, allowance: Allowance
-    ) -> None:
+    def __init__(self, entry: Entry, tied: Tied, journal: Journal, *, agreement: Agreement, allowance: Allowance) -> None:
         super().__init__(entry, tied, journal)
         self._agreement, self._allowance = agreement, allowance
         self._recorder: Recorder | None = None
