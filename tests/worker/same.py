@@ -11,15 +11,17 @@ from optimem.data import moving
 
 
 def bits(value: Any) -> list[tuple[Any, ...]]:
-    """Return all tensors in `value` as dtype, shape and bytes, wherever they are."""
-    return [_bits(tensor) for tensor in moving.tensors(value)]
+    """Return all tensors in `value` as dtype, shape and bytes, wherever they are. There must be some to compare."""
+    seen = [_bits(tensor) for tensor in moving.tensors(value)]
+    assert seen, f"there is nothing to compare in a {type(value).__name__}"
+    return seen
 
 
 def _bits(tensor: torch.Tensor) -> tuple[Any, ...]:
     if hasattr(tensor, "__tensor_flatten__"):  # of a class of its own, made of others
         return tuple(_bits(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
     plain = tensor.detach().cpu().resolve_conj().contiguous().reshape(-1)
-    return tensor.dtype, tuple(tensor.shape), plain.view(torch.uint8).tolist()
+    return tensor.dtype, tuple(tensor.shape), plain.view(torch.uint8).numpy().tobytes()
 
 
 def values(model: nn.Module) -> dict[str, Any]:
