@@ -106,7 +106,8 @@ _opening = threading.Lock()
 
 def card_of(found: torch.device, open_device: Callable[[torch.device], Device]) -> Card:
     """Return the one card of this process that `found` is; `open_device` makes its device at the first call."""
+    where = torch.empty(0, device=found).device  # with its index
     with _opening:
-        if found not in _cards:
-            _cards[found] = Card(open_device(found))
-        return _cards[found]
+        if where not in _cards:
+            _cards[where] = Card(open_device(found))
+        return _cards[where]
