@@ -49,7 +49,7 @@ def test_small_weights_of_the_first_forward_come_together(card: torch.device, mo
     model = optimem.page(plain, card, vram="60%")
     simgpu.reset_counters()
     fetched: list[int] = []
-    adopted = optimem.life.attachment.Attachment._learn  # type: ignore[attr-defined]
+    adopted = optimem.life.negotiation.Negotiation._learn  # type: ignore[attr-defined]
 
     def learn(self: object, recording: object) -> object:
         fetched.append(simgpu.counters()["h2d_copies"])
@@ -57,7 +57,7 @@ def test_small_weights_of_the_first_forward_come_together(card: torch.device, mo
         return adopted(self, recording)
 
     marks_of_the_forward: list[int] = []
-    monkeypatch.setattr(optimem.life.attachment.Attachment, "_learn", learn)  # type: ignore[attr-defined]
+    monkeypatch.setattr(optimem.life.negotiation.Negotiation, "_learn", learn)  # type: ignore[attr-defined]
     with torch.no_grad():
         model(x)
     assert fetched[0] <= layers // 4  # of 128 weights

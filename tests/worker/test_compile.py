@@ -255,7 +255,7 @@ def test_residents_that_are_given_back_leave_the_graphs(card: torch.device) -> N
         for _ in range(6):
             call(models.rows())
         attachment = optimem._attached[id(model)]
-        attachment._allowance._owed = 1 << 20
+        attachment._agreed.allowance._owed = 1 << 20
         assert bits(call(models.rows())) == expected
         assert attachment._tied.engine.misses > 0
         for _ in range(6):

@@ -430,7 +430,7 @@ def test_without_it_torch_refuses_with_our_advice_and_it_is_learnt(card: torch.d
     for _ in range(6):
         assert told(model, plain, None)
     streamed = next(index for index in range(8) if not on_card(model, index))
-    attached(model)._curriculum._recordings = 99  # it is learnt, however many other ways have been
+    attached(model)._agreed.curriculum._recordings = 99  # it is learnt, however many other ways have been
     with pytest.raises(RuntimeError, match=r"(?s)device.*optimem"):
         told(model, plain, streamed)
     for _ in range(4):
@@ -561,9 +561,9 @@ def test_a_plan_that_is_corrected_brings_no_resident_again(card: torch.device, a
     forwards(model, x, 6)
     attachment = attached(model)
     ours, moved = attachment._tied.engine.held(), status(model).h2d_bytes
-    attachment._follow(attachment._agreement, recorded=False)  # as when a correction comes
+    attachment._agreed.follow(attachment._agreed.agreement, recorded=False)  # as when a correction comes
     assert attachment._tied.engine.held() == ours
-    ring = sum(attachment._agreement.plan.pages[each.page].bytes for each in attachment._agreement.plan.copies)
+    ring = sum(attachment._agreed.agreement.plan.pages[each.page].bytes for each in attachment._agreed.agreement.plan.copies)
     assert status(model).h2d_bytes - moved <= ring
     assert forwards(model, x, 3) == [expected] * 3
 
@@ -667,7 +667,7 @@ def test_a_plan_that_comes_in_the_middle_of_a_forward(card: torch.device, slow_c
     expected = bits(plain(x))
     forwards(model, x, 7)
     attachment = attached(model)
-    later = dataclasses.replace(attachment._agreement.plan, version=attachment._agreement.plan.version + 1)
+    later = dataclasses.replace(attachment._agreed.agreement.plan, version=attachment._agreed.agreement.plan.version + 1)
     model.happens = lambda: attachment.session._take(later)
     assert forwards(model, x, 1) == [expected]
     model.happens = None
@@ -724,7 +724,7 @@ def test_a_plan_that_was_under_way_is_not_the_answer(card: torch.device) -> None
     attachment = attached(model)
     session, manifest, times = attachment.session, *attachment.told()
     assert times is not None
-    old = dataclasses.replace(attachment._agreement.plan, version=attachment._agreement.plan.version + 1)
+    old = dataclasses.replace(attachment._agreed.agreement.plan, version=attachment._agreed.agreement.plan.version + 1)
     thread, post = threading.Thread(target=session._take, args=(old,)), session._post
 
     def overtaken(*messages: Any) -> bool:

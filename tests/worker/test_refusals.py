@@ -142,5 +142,5 @@ def test_bytes_can_be_asked_back_between_any_two_forwards(
                 if forward == when:
                     attachment.session._take(Shrink(layer, 0))
                 assert bits(model(x)) == wanted
-            assert not attachment._allowance.owed()
+            assert not attachment._agreed.allowance.owed()
             optimem.detach(model)

@@ -13,7 +13,6 @@ import logging
 import sys
 import weakref
 from contextlib import ExitStack
-from dataclasses import replace
 from types import FrameType, GeneratorType
 from typing import Any
 
@@ -24,11 +23,8 @@ from ..card.card import Card
 from ..data import moving
 from ..errors import BadInput, ControllerError, OptimemError
 from ..learning import describe
-from ..learning.calibrate import Steps
-from ..model.recording import Recording
-from ..model.units import Inventory, Unit, by_owner, by_reading, take_stock
+from ..model.units import Inventory, by_owner, take_stock
 from ..residency.fixed import send_home
-from ..residency.sides import CPU
 from ..seams import modes
 from ..seams.casts import Casts
 from ..seams.gate import Gate
@@ -37,12 +33,10 @@ from ..wire import protocol
 from ..wire.session import Session
 from . import callers
 from .agreement import Agreement
-from .allowance import Allowance
 from .calls import Call, Entry, PlannedCall, RecordedCall, WatchedCall, WeighedCall
-from .curriculum import Curriculum, Facts
 from .journal import Journal
-from .shortage import Shortage
-from .state import Learnt, Lesson, Outcome, Refused, Short, State, Strayed, Unplanned, Weighed
+from .negotiation import Negotiation
+from .state import Lesson, State
 from .status import Status
 from .strays import explain
 from .tied import Borders, Habits, Tied
@@ -70,7 +64,7 @@ class Attachment:
         self.session = Session.open(describe.hello(self.card.device))
         with ExitStack() as undo:
             undo.callback(self.session.close, "attaching failed")
-            self._agreement = self._first_agreement(inventory)
+            first = self._first_agreement(inventory)
             borders = Borders(self._enter, self._leave, self._before_load, self._recover)
             self._tied = Tied(
                 self._model,
@@ -84,10 +78,8 @@ class Attachment:
                 borders=borders,
             )
             undo.pop_all()
-        self._curriculum = Curriculum()
-        self._allowance = Allowance(self.session)
-        self._allowance.grant(self._agreement.plan.budget_bytes)
         self._journal = Journal(self.session, self._tied, forwards)
+        self._agreed = Negotiation(self.session, self._tied, self._journal, first, self._leave_as_found)
         self._call = self._no_call()
         weakref.finalize(self, self.session.close, "collected").atexit = False
 
@@ -119,7 +111,7 @@ class Attachment:
             self._gate.leave("")
 
     def _leave_as_found(self) -> None:
-        if self._broken or not self._call.over:
+        if self._broken or not self._agreed.settled or not self._call.over:
             self._abandon()
         self._broken = True
         modes.sweep()
@@ -127,7 +119,7 @@ class Attachment:
         self.report()
         self._tied.untie()
         self.session.close("detached")
-        self._curriculum.state = State.DETACHED
+        self._agreed.curriculum.state = State.DETACHED
         self._broken = False
 
     def _before_load(self) -> None:
@@ -139,14 +131,14 @@ class Attachment:
     @property
     def detached(self) -> bool:
         """True once nothing ties to the model any more."""
-        return self._curriculum.state is State.DETACHED
+        return self._agreed.curriculum.state is State.DETACHED
 
     def status(self) -> Status:
         """Say how things stand."""
         return Status.of(
             self._tied,
-            self._agreement,
-            state=self._curriculum.state,
+            self._agreed.agreement,
+            state=self._agreed.curriculum.state,
             mode=self.wish.mode,
             forwards=self._journal.forwards,
             lost=self.session.lost,
@@ -159,12 +151,12 @@ class Attachment:
 
     def told(self) -> tuple[protocol.Manifest, protocol.Measured | None]:
         """Return what the controller was told of the model: its units, and once it was recorded the latest step times."""
-        return self._agreement.manifest, self._agreement.measured
+        return self._agreed.agreement.manifest, self._agreed.agreement.measured
 
     def report(self) -> None:
         """Tell the controller how the plan fares, up to the last forward that the device has done."""
         self._tied.meter.read()
-        self._journal.report(self._agreement)
+        self._journal.report(self._agreed.agreement)
 
     # The borders of a forward. These run on the caller's thread, at every entry and exit of a tied module.
 
@@ -198,16 +190,16 @@ class Attachment:
         self._call = call = Call(Entry(path), self._tied, self._journal)  # refused, until all is well
         if modes.left_behind:
             modes.sweep()
-        if self._broken:
+        if self._broken or not self._agreed.settled:
             self._tied.parameters.refuse_recast()
             self._abandon()
         callers.refuse_bad_call((args, kwargs), self._tied.shape.in_training())
         if self._tied.shape.changed():
             self._attach_again(call.entry)
         self._journal.begin()
-        self._take_writes()
-        self._adopt_new_plan()
-        self._make_room()
+        self._tied.take_writes()
+        self._agreed.adopt_new_plan()
+        self._agreed.make_room()
         return self._bring_and_begin(call.entry, args, kwargs)
 
     def _bring_and_begin(self, entry: Entry, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -216,8 +208,8 @@ class Attachment:
         try:
             args, kwargs = call.bring(args, kwargs)
         except torch.OutOfMemoryError as error:
-            self._allowance.short = call.shortage(error)
-            self._make_room()
+            self._agreed.allowance.short = call.shortage(error)
+            self._agreed.make_room()
             call = self._next_call(entry)
             args, kwargs = call.bring(args, kwargs)
         call.begin(args, kwargs)
@@ -226,14 +218,14 @@ class Attachment:
 
     def _next_call(self, entry: Entry) -> Call:
         """Return the call that the next lesson is."""
-        tied, journal, agreed, allowance = self._tied, self._journal, self._agreement, self._allowance
-        lesson = self._curriculum.lesson(entry.path, agreed=agreed.recording is not None, watch=self.habits.verify)
+        tied, journal, agreed, allowance = self._tied, self._journal, self._agreed.agreement, self._agreed.allowance
+        lesson = self._agreed.curriculum.lesson(entry.path, agreed=agreed.recording is not None, watch=self.habits.verify)
         if lesson is Lesson.RECORD:
             return RecordedCall(entry, tied, journal, agreement=agreed, allowance=allowance)
         if lesson is Lesson.WEIGH:
             return WeighedCall(entry, tied, journal, agreed)
         if not tied.engine.follows:  # a call was cut short, or memory ran out before all was there
-            self._follow(agreed, recorded=True)
+            self._agreed.follow(agreed, recorded=True)
         kind = WatchedCall if lesson is Lesson.WATCH and not tied.engine.both_sides else PlannedCall
         return kind(entry, tied, journal, agreement=agreed, allowance=allowance)
 
@@ -257,10 +249,10 @@ class Attachment:
         if error is None:
             self._tied.parameters.refuse_written()
             self._journal.forwards += 1
-        self._conclude(call, call.end(error))
+        self._agreed.conclude(call, call.end(error))
         if isinstance(call, PlannedCall) and not (error or call.entry.path or looks_into_weights):
             self._refuse_kept_views()
-        self._journal.report_now_and_then(self._agreement)
+        self._journal.report_now_and_then(self._agreed.agreement)
         call.over = True
         return output
 
@@ -271,6 +263,7 @@ class Attachment:
         self._call.abandon()
         modes.sweep()
         self._tied.drop()
+        self._agreed.settled = True
         self._broken = False
 
     def _resume(self, frame: FrameType) -> None:
@@ -278,7 +271,7 @@ class Attachment:
         The next forward is recorded again."""
         self._gate.enter("", frame)
         if not self.detached:
-            self._curriculum.record_next("")
+            self._agreed.curriculum.record_next("")
             self._begin("", (), {})
             self._call.enter("", (), {}, outermost=True)
 
@@ -306,120 +299,6 @@ class Attachment:
             raise type(refusal)(why) from refusal
         self._call = Call(entry, self._tied, self._journal)
 
-    # What a call has taught.
-
-    def _conclude(self, call: Call, outcome: Outcome) -> None:
-        """Act on what has come of `call`."""
-        path = call.entry.path
-        if outcome.steps is not None and isinstance(call, PlannedCall):
-            self._tell_times(outcome.steps)
-        if isinstance(outcome, Learnt) and outcome.recording is not None:
-            self._curriculum.recorded(path)
-            outcome = self._learn(outcome.recording)
-        elif isinstance(call, WeighedCall):
-            self._weigh(outcome)
-        elif isinstance(call, PlannedCall) and call.error() is None:
-            self._curriculum.watched()
-        if isinstance(outcome, Short):
-            self._allowance.short = outcome.shortage
-        if isinstance(outcome, Strayed) and outcome.unforeseen:
-            self._curriculum.unforeseen()
-        self._move_on(outcome, path)
-
-    def _move_on(self, outcome: Outcome, path: str) -> None:
-        agreed = self._agreement
-        facts = Facts(
-            agreed=agreed.recording is not None,
-            fits=agreed.device_bytes <= self._allowance.room(),
-            weighs=self.wish.mode == "auto" and agreed.streams,
-            more=self._curriculum.more,
-            again=self._curriculum.few and not self._allowance.given and not self.session.lost,
-        )
-        state = self._curriculum.take(outcome, path, facts)
-        if isinstance(outcome, Refused):
-            self._answer_refusal(outcome, state)
-        elif isinstance(outcome, Unplanned) and state is State.STEADY:
-            self._follow(agreed, recorded=False)
-        elif state is State.WEIGHING:
-            self._tied.tie(weighing=True)
-
-    def _learn(self, recording: Recording) -> Outcome:
-        """Agree on a plan for what was recorded."""
-        tied, before = self._tied, self._tied.times.steps
-        units = tuple(by_reading(tied.inventory.spans, recording.readings))
-        manifest = describe.manifest(self._model, self.wish, tied.inventory, units, recording)
-        tied.times.learn(recording, manifest, on_cpu=tied.learner.home == CPU)
-        try:
-            agreed = self._plan_anew(manifest, recording, units)
-        except BadInput as refusal:
-            tied.times.steps = before
-            return Refused(refusal=refusal)
-        if not agreed:
-            tied.times.steps = before
-            return Unplanned()
-        return Learnt(recording=recording)
-
-    def _answer_refusal(self, outcome: Refused, state: State) -> None:
-        """Go on under the agreement in force, or where there is none detach and raise."""
-        if state is State.DETACHED:
-            self._leave_as_found()
-            raise BadInput(f"{outcome.refusal}. The model is detached now") from outcome.refusal
-        log.warning(
-            "optimem: a forward was recorded that cannot be planned: %s; the last plan stays in force", outcome.refusal
-        )
-        self._follow(self._agreement, recorded=False)
-
-    def _weigh(self, outcome: Outcome) -> None:
-        """Plan with what the CPU takes, where that was learnt; else follow the plan in force."""
-        agreed = self._agreement
-        assert agreed.recording is not None
-        if isinstance(outcome, Weighed) and outcome.steps is not None:
-            self._tied.times.learn_cpu(outcome.steps)
-            if self._plan_anew(agreed.manifest, agreed.recording, agreed.units):
-                return
-        self._tied.engine.follow(agreed.plan, agreed.units, agreed.recording, self._tied.engine.let_go())
-
-    def _plan_anew(self, manifest: protocol.Manifest, recording: Recording, units: tuple[Unit, ...]) -> bool:
-        """Ask for a plan from all that is known, and follow it. Return False where nobody is there to ask. Raises BadInput
-        where none can be had."""
-        measured = self._measured(recording, units)
-        plan = self.session.ask_for_plan(manifest, measured)
-        if plan is None:
-            return False
-        self._follow(Agreement(plan, manifest, measured, units, recording), recorded=True)
-        return True
-
-    def _measured(self, recording: Recording, units: tuple[Unit, ...]) -> protocol.Measured:
-        free = self.card.free(self._tied)
-        return self._tied.times.message(recording, free, self._tied.held(units))
-
-    def _follow(self, agreement: Agreement, *, recorded: bool) -> None:
-        """Let `agreement` be in force. `recorded`: its recording or its step times are new."""
-        assert agreement.recording is not None
-        tied = self._tied
-        self._broken = True  # until all is there
-        self._agreement = agreement
-        tied.meter.restart(steps=False)
-        tied.engine.follow(agreement.plan, agreement.units, agreement.recording, tied.let_go())
-        self._allowance.grant(agreement.plan.budget_bytes)
-        again = self._curriculum.new_plan(recorded=recorded, both_sides=tied.engine.both_sides)
-        tied.meter.restart(steps=again)
-        tied.parameters.note()
-        tied.tie()
-        self._broken = False
-
-    def _tell_times(self, steps: Steps) -> None:
-        """Tell the controller what steps take, and whether its prediction was off."""
-        agreed = self._agreement
-        if agreed.recording is None:
-            return
-        self._tied.times.correct(steps, agreed.recording)
-        measured = self._measured(agreed.recording, agreed.units)
-        self._agreement = replace(agreed, measured=measured)
-        self._journal.report(agreed)
-        self.session.tell(measured)
-        self._tied.tie()
-
     def _refuse_kept_views(self) -> None:
         """Detach and raise BadInput where the forward has kept a view of a weight that is streamed: neither can the view
         follow the weight, nor do the bytes stay."""
@@ -434,39 +313,6 @@ class Attachment:
         self.detach()
         raise BadInput(callers.KEPT_VIEW)
 
-    # Out of memory.
-
-    def _make_room(self) -> None:
-        """Answer a forward that ran out of memory: with a smaller plan, or by recording the next one in less room.
-
-        The answer waits until the error is gone, whose frames hold what the forward had on the device."""
-        shortage = self._allowance.take_short()
-        if shortage is None:
-            return
-        self.card.device.give_back()
-        if self._curriculum.state is State.STEADY and self._shrink_to(shortage):
-            return
-        self._allowance.grant(shortage.room())
-        self._curriculum.record_next()
-        self._tied.engine.let_go().clear()
-        self.card.device.give_back()
-
-    def _shrink_to(self, shortage: Shortage) -> bool:
-        """Follow a plan that spares what `shortage` tells. Return False where none can be had."""
-        agreed = self._agreement
-        if self.session.lost:
-            freed = self._tied.engine.shrink(shortage.room(), at_start=True)
-            self._tied.tie()
-            return bool(freed)
-        recording = agreed.recording
-        if recording is None:
-            return False
-        try:
-            return self._plan_anew(agreed.manifest, shortage.noted_in(recording), agreed.units)
-        except BadInput as refusal:
-            log.info("optimem: no smaller plan can be had (%s); the next forward is recorded in less room", refusal)
-            return False
-
     def _recover(self, error: RuntimeError, args: Any, kwargs: Any) -> Arguments | None:
         """Make a forward of the root that failed ready to run once more, recorded or under a smaller plan. Return its
         arguments; None where it is not the outermost, or failed for reasons of its own."""
@@ -477,27 +323,14 @@ class Attachment:
         if short is None and not (isinstance(failed, PlannedCall) and explain(error)):
             return None
         failed.stop()
-        self._allowance.short = short
-        self._make_room()
+        self._agreed.allowance.short = short
+        self._agreed.make_room()
         if short is None:
-            self._curriculum.unforeseen()
-            self._curriculum.record_next("")
-        self._call = call = self._next_call(failed.entry)
+            self._agreed.curriculum.unforeseen()
+            self._agreed.curriculum.record_next("")
+        self._call = Call(failed.entry, self._tied, self._journal)  # refused, until all is well
+        call = self._next_call(failed.entry)
         args, kwargs = failed.entry.loan.bring((args, kwargs), call.place)
         call.start(args, kwargs)
+        self._call = call
         return call.enter("", args, kwargs, outermost=True)
-
-    # What the controller wants, and what callers write.
-
-    def _adopt_new_plan(self) -> None:
-        plan, agreed = self.session.new_plan(), self._agreement
-        if plan is not None and agreed.recording is not None and plan.version > agreed.plan.version:
-            self._follow(replace(agreed, plan=plan), recorded=False)
-
-    def _take_writes(self) -> None:
-        tied = self._tied
-        tied.parameters.refuse_moved()
-        if tied.parameters.take_writes():
-            self.card.device.settle()
-            tied.learner.touched.let_go().clear()
-            tied.engine.refresh()

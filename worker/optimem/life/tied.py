@@ -147,6 +147,15 @@ class Tied:
         """Return the storage pointers of all bytes of weights, on the device and in the slab."""
         return self.engine.storages() | self.learner.touched.storages() | self.store.storages()
 
+    def take_writes(self) -> None:
+        """Bring what is on the device again where callers have written to weights. Raises BadInput for weights that were
+        moved."""
+        self.parameters.refuse_moved()
+        if self.parameters.take_writes():
+            self.card.device.settle()
+            self.learner.touched.let_go().clear()
+            self.engine.refresh()
+
     def drop(self) -> None:
         """Let go of all that a call has left which was cut short, without a look at what is noted of the device."""
         self.engine.drop()

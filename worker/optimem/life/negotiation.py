@@ -1,0 +1,195 @@
+"""What is agreed with the controller over the life of one attachment: the plan in force, and what calls teach for the next.
+
+It asks for plans and puts them in force. `attachment` tells it what has come of a call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..errors import BadInput
+from ..learning import describe
+from ..learning.calibrate import Steps
+from ..model.recording import Recording
+from ..model.units import Unit, by_reading
+from ..residency.sides import CPU
+from ..wire import protocol
+from ..wire.session import Session
+from .agreement import Agreement
+from .allowance import Allowance
+from .calls import Call, PlannedCall, WeighedCall
+from .curriculum import Curriculum, Facts
+from .journal import Journal
+from .shortage import Shortage
+from .state import Learnt, Outcome, Refused, Short, State, Strayed, Unplanned, Weighed
+from .tied import Tied
+
+log = logging.getLogger("optimem")
+
+
+class Negotiation:
+    """Holds the agreement in force, the state, and the allowance."""
+
+    def __init__(self, session: Session, tied: Tied, journal: Journal, first: Agreement, detach: Callable[[], None]) -> None:
+        """`first` is the agreement before anything was recorded; `detach` unties the model where nothing can be agreed."""
+        self.agreement = first
+        self.curriculum = Curriculum()
+        self.allowance = Allowance(session)
+        self.allowance.grant(first.plan.budget_bytes)
+        self.settled = True  # False while another agreement is being put in force
+        self._session, self._tied, self._journal, self._detach = session, tied, journal, detach
+
+    def conclude(self, call: Call, outcome: Outcome) -> None:
+        """Act on what has come of `call`."""
+        path = call.entry.path
+        if outcome.steps is not None and isinstance(call, PlannedCall):
+            self._tell_times(outcome.steps)
+        if isinstance(outcome, Learnt) and outcome.recording is not None:
+            self.curriculum.recorded(path)
+            outcome = self._learn(outcome.recording)
+        elif isinstance(call, WeighedCall):
+            self._weigh(outcome)
+        elif isinstance(call, PlannedCall) and call.error() is None:
+            self.curriculum.watched()
+        if isinstance(outcome, Short):
+            self.allowance.short = outcome.shortage
+        if isinstance(outcome, Strayed) and outcome.unforeseen:
+            self.curriculum.unforeseen()
+        self._move_on(outcome, path)
+
+    def _move_on(self, outcome: Outcome, path: str) -> None:
+        agreed = self.agreement
+        facts = Facts(
+            agreed=agreed.recording is not None,
+            fits=agreed.device_bytes <= self.allowance.room(),
+            weighs=self.agreement.manifest.wish.mode == "auto" and agreed.streams,
+            more=self.curriculum.more,
+            again=self.curriculum.few and not self.allowance.given and not self._session.lost,
+        )
+        state = self.curriculum.take(outcome, path, facts)
+        if isinstance(outcome, Refused):
+            self._answer_refusal(outcome, state)
+        elif isinstance(outcome, Unplanned) and state is State.STEADY:
+            self.follow(agreed, recorded=False)
+        elif state is State.WEIGHING:
+            self._tied.tie(weighing=True)
+
+    def _learn(self, recording: Recording) -> Outcome:
+        """Agree on a plan for what was recorded."""
+        tied, before = self._tied, self._tied.times.steps
+        units = tuple(by_reading(tied.inventory.spans, recording.readings))
+        manifest = describe.manifest(tied.model, self.agreement.manifest.wish, tied.inventory, units, recording)
+        tied.times.learn(recording, manifest, on_cpu=tied.learner.home == CPU)
+        try:
+            agreed = self._plan_anew(manifest, recording, units)
+        except BadInput as refusal:
+            tied.times.steps = before
+            return Refused(refusal=refusal)
+        if not agreed:
+            tied.times.steps = before
+            return Unplanned()
+        return Learnt(recording=recording)
+
+    def _answer_refusal(self, refused: Refused, state: State) -> None:
+        """Go on under the agreement in force. Where there is none, detach the model and raise BadInput."""
+        if state is State.DETACHED:
+            self._detach()
+            raise BadInput(f"{refused.refusal}. The model is detached now") from refused.refusal
+        log.warning("optimem: a recorded forward cannot be planned (%s); the last plan stays in force", refused.refusal)
+        self.follow(self.agreement, recorded=False)
+
+    def _weigh(self, outcome: Outcome) -> None:
+        """Plan with the CPU's times, where they were learnt; else follow the plan in force."""
+        if isinstance(outcome, Weighed) and outcome.steps is not None and self._plan_with_cpu(outcome.steps):
+            return
+        self.follow(self.agreement, recorded=False)
+
+    def _plan_with_cpu(self, steps: Steps) -> bool:
+        agreed = self.agreement
+        assert agreed.recording is not None
+        self._tied.times.learn_cpu(steps)
+        try:
+            return self._plan_anew(agreed.manifest, agreed.recording, agreed.units)
+        except BadInput as refusal:
+            log.warning("optimem: a mix cannot be planned (%s); the last plan stays in force", refusal)
+            return False
+
+    def _plan_anew(self, manifest: protocol.Manifest, recording: Recording, units: tuple[Unit, ...]) -> bool:
+        """Ask for a plan from all that is known, and follow it. Return False where nobody is there to ask. Raises BadInput
+        where none can be had."""
+        measured = self._measured(recording, units)
+        plan = self._session.ask_for_plan(manifest, measured)
+        if plan is None:
+            return False
+        self.follow(Agreement(plan, manifest, measured, units, recording), recorded=True)
+        return True
+
+    def _measured(self, recording: Recording, units: tuple[Unit, ...]) -> protocol.Measured:
+        free = self._tied.card.free(self._tied)
+        return self._tied.times.message(recording, free, self._tied.held(units))
+
+    def follow(self, agreement: Agreement, *, recorded: bool) -> None:
+        """Let `agreement` be in force. `recorded`: its recording or its step times are new."""
+        assert agreement.recording is not None
+        tied = self._tied
+        self.settled = False  # until all is there
+        self.agreement = agreement
+        tied.meter.restart(steps=False)
+        tied.engine.follow(agreement.plan, agreement.units, agreement.recording, tied.let_go())
+        self.allowance.grant(agreement.plan.budget_bytes)
+        again = self.curriculum.new_plan(recorded=recorded, both_sides=tied.engine.both_sides)
+        tied.meter.restart(steps=again)
+        tied.parameters.note()
+        tied.tie()
+        self.settled = True
+
+    def _tell_times(self, steps: Steps) -> None:
+        """Tell the controller what steps take, and whether its prediction was off."""
+        agreed = self.agreement
+        if agreed.recording is None:
+            return
+        self._tied.times.correct(steps, agreed.recording)
+        measured = self._measured(agreed.recording, agreed.units)
+        self.agreement = replace(agreed, measured=measured)
+        self._journal.report(agreed)
+        self._session.tell(measured)
+        self._tied.tie()
+
+    def make_room(self) -> None:
+        """Answer a forward that ran out of memory: with a smaller plan, or by recording the next one in less room.
+
+        The answer waits until the error is gone, whose frames hold what the forward had on the device."""
+        shortage = self.allowance.take_short()
+        if shortage is None:
+            return
+        self._tied.card.device.give_back()
+        if self.curriculum.state is State.STEADY and self._shrink_to(shortage):
+            return
+        self.allowance.grant(shortage.room())
+        self.curriculum.record_next()
+        self._tied.engine.let_go().clear()
+        self._tied.card.device.give_back()
+
+    def _shrink_to(self, shortage: Shortage) -> bool:
+        """Follow a plan that spares what `shortage` tells. Return False where none can be had."""
+        agreed = self.agreement
+        if self._session.lost:
+            freed = self._tied.engine.shrink(shortage.room(), at_start=True)
+            self._tied.tie()
+            return bool(freed)
+        recording = agreed.recording
+        if recording is None:
+            return False
+        try:
+            return self._plan_anew(agreed.manifest, shortage.noted_in(recording), agreed.units)
+        except BadInput as refusal:
+            log.info("optimem: no smaller plan can be had (%s); the next forward is recorded in less room", refusal)
+            return False
+
+    def adopt_new_plan(self) -> None:
+        """Follow a plan that came unasked, if there is one."""
+        plan, agreed = self._session.new_plan(), self.agreement
+        if plan is not None and agreed.recording is not None and plan.version > agreed.plan.version:
+            self.follow(replace(agreed, plan=plan), recorded=False)
