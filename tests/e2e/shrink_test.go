@@ -111,7 +111,7 @@ func TestARingThatTurnsInTwoLapsKeepsTheResults(t *testing.T) {
 	}
 }
 
-func TestAServiceTakesPartOfAWorkersMemoryBackWhileItRuns(t *testing.T) {
+func TestAServiceTakesPartOfAWorkersMemoryAndGivesItBackWhileItRuns(t *testing.T) {
 	p := newPlace(t)
 	finished := filepath.Join(t.TempDir(), "finished")
 	control, watch := serve(t, p)
@@ -133,6 +133,15 @@ func TestAServiceTakesPartOfAWorkersMemoryBackWhileItRuns(t *testing.T) {
 		return latest.Version > plan.Version && report.Report.PlanVersion == uint64(latest.Version) &&
 			latest.Budget+latest.Reserve <= plan.Budget+plan.Reserve-back &&
 			report.Report.DeviceBytes <= uint64(latest.Budget+latest.Reserve) && report.Report.DeviceBytes < before.Report.DeviceBytes
+	})
+	less, small := watch.latest()
+	if err := session.SetBudget(t.Context(), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the worker uses it again", func() bool {
+		report, latest := watch.latest()
+		return latest.Version > small.Version && report.Report.PlanVersion == uint64(latest.Version) && latest.Budget == plan.Budget &&
+			report.Report.DeviceBytes > less.Report.DeviceBytes
 	})
 	<-worker.Done()
 	if err := worker.Err(); err != nil {
