@@ -11,6 +11,7 @@ import (
 	"github.com/optimem/optimem/controller/controllertest"
 	"github.com/optimem/optimem/ipc"
 	"github.com/optimem/optimem/planner"
+	"github.com/optimem/optimem/planner/search"
 )
 
 // size is what a plan takes in all.
@@ -114,7 +115,7 @@ func TestABudgetThatIsSetWhileARecordingIsAskedAboutHoldsWhereThatIsRefused(t *t
 func TestABudgetTooSmallForAnyPlanChangesNothing(t *testing.T) {
 	converse(t, nil, func(t *testing.T, talk talk) {
 		talk.worker.Run(t)
-		var small *planner.TooSmallError
+		var small *search.TooSmallError
 		if err := talk.session.SetBudget(t.Context(), 1, 0); !errors.As(err, &small) {
 			t.Errorf("a budget of one byte: %v", err)
 		}
