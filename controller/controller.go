@@ -1,8 +1,11 @@
 // Package controller owns sessions from hello to bye.
 //
-// Workers dial its Unix socket. It makes their plans from what they say of themselves and from a reading of the machine,
-// and follows how the plans fare. A worker that it spawned and one that dials by itself are served alike; they differ only
-// in who started the process, and so in who can say why it ended. What a worker says is checked before it is used.
+// Workers dial its Unix socket. The controller makes their plans from their messages and from a reading of the machine, and
+// follows how the plans fare. It serves a worker that it spawned and one that dials by itself alike; only of the former can it
+// say why the process ended. Every figure of a worker is checked before it is used.
+//
+// A Session is one worker's conversation: the connection, a State, and requests of others. A planning makes the session's plans
+// and owns its courses: a course is one recording with its times. The table in replan.go says when a course gets another plan.
 package controller
 
 import (
@@ -26,11 +29,11 @@ const DefaultMaxSessions = 64
 // ErrNotListening tells that Run is not serving, so that no worker could dial.
 var ErrNotListening = errors.New("the controller is not listening")
 
-// Config is what a controller is made of.
+// A Config configures a controller.
 type Config struct {
 	Socket      string       // path of the socket to listen on
 	Logger      *slog.Logger // nil logs nothing
-	Prober      probe.Prober // nil leaves free memory to what the workers report
+	Prober      probe.Prober // reads free memory; nil leaves that to the workers
 	Overrides   Overrides
 	Observer    Observer // nil: nobody follows
 	Broker      Broker   // nil shares nothing: every session may have what is free
@@ -74,7 +77,7 @@ type Controller struct {
 	workers   map[int]*Worker     // under mu: running ones by process group
 }
 
-// New checks the configuration and fills in what it leaves out.
+// New checks the configuration and fills in defaults.
 func New(config Config) (*Controller, error) {
 	switch {
 	case config.Socket == "":
@@ -99,8 +102,8 @@ func New(config Config) (*Controller, error) {
 	return &Controller{config: config, sessions: map[string]*Session{}, workers: map[int]*Worker{}}, nil
 }
 
-// Run listens and serves until ctx is done, then stops the workers it spawned, says bye to the others, and returns when
-// everything is down.
+// Run listens and serves until ctx is done. Then it stops the workers that it spawned, says bye to the others, and returns
+// when everything is down and every event was observed.
 func (c *Controller) Run(ctx context.Context) error {
 	listener, err := ipc.Listen(c.config.Socket)
 	if err != nil {
@@ -148,7 +151,7 @@ func (c *Controller) accept(ctx context.Context, listener *ipc.Listener) error {
 	}
 }
 
-// attach makes a session of a connection. Where the process belongs to a worker that we started, the two are tied.
+// attach makes a session of a connection, and ties it to the worker that we started, if the process is part of one.
 func (c *Controller) attach(conn conn, pid int) *Session {
 	group, err := syscall.Getpgid(pid)
 	if err != nil {

@@ -21,7 +21,7 @@ const (
 	pipeGrace = time.Second     // grandchildren may hold the pipes of a worker that has ended
 )
 
-// What a spawned worker finds in its environment.
+// Variables in the environment of a spawned worker.
 const (
 	EnvSocket  = "OPTIMEM_SOCKET"  // path of the controller's socket
 	EnvSpawned = "OPTIMEM_SPAWNED" // "1" where the controller started the worker
@@ -66,7 +66,7 @@ func start(ctx context.Context, command Command, socket string) (*Worker, error)
 	return w, nil
 }
 
-// wait reaps the process and, unless it ended well, what it left behind in its group.
+// wait reaps the process and, unless it ended well, kills the rest of its group.
 func (w *Worker) wait(cmd *exec.Cmd) {
 	err := cmd.Wait()
 	w.err = exitError(cmd.ProcessState, err, w.tail.last())
@@ -98,8 +98,8 @@ func (w *Worker) Kill() {
 	_ = w.signal(syscall.SIGKILL)
 }
 
-// stop ends the worker: first it is asked over its sessions, then by SIGTERM, then by SIGKILL. It is not asked where ask
-// says that there is no session. It returns when the worker is down.
+// stop ends the worker and returns when it is down. It calls ask, which asks over the worker's sessions and is false where
+// there are none, then sends SIGTERM, then SIGKILL.
 func (w *Worker) stop(ask func() bool) error {
 	w.asked.Store(true)
 	if ask() && w.ended(askGrace) {
