@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optimem.protocol import (
+
+from optimem.errors import BadInput, ControllerError
+from optimem.wire import channel, session
+from optimem.wire.protocol import (
     MAX_FRAME,
     MAX_VALUES,
     Bye,
@@ -28,9 +31,6 @@ from optimem.protocol import (
     Terms,
     Welcome,
 )
-
-from optimem import channel, session
-from optimem.errors import BadInput, ControllerError
 
 TERMS = Terms(60 * 10**9, 10**10, MAX_FRAME, MAX_VALUES, timed_forwards=3)
 HELLO = Hello(4, "3.12", "2.9", Device("simgpu", 0, "", "", 0, 0, simulated=True))
