@@ -1,1 +1,1 @@
-"""One card, shared by all models of this process: what it can do, its copies and marks, its memory, host memory for it."""
+"""One card, shared by all models of this process: its abilities, copies, marks and memory, and host memory for it."""

@@ -1,6 +1,6 @@
-"""One card, shared by all models of this process: who holds how much of it, and what one model's forward takes.
+"""One card, shared by all models of this process: the bytes that each owner claims, and the peak of one model's forwards.
 
-Claims are read at the moment when they matter, so that what others hold is what they hold now.
+Claims are read when they matter, never kept from an earlier moment (docs/adr/0013-claims-on-a-card.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Owner = TypeVar("Owner")
 
 
 class Peak:
-    """The most device bytes that one owner has used since the latest `take`. Ends with its `with` block, or with itself."""
+    """The most device bytes that one owner has used since the last `take`. Ends with its `with` block, or when collected."""
 
     def __init__(self, card: Card, owner: object) -> None:
         self._card, self._owner = card, owner
@@ -33,22 +33,22 @@ class Peak:
         self.end()
 
     def bytes(self) -> int:
-        """Return the most so far, in bytes."""
+        """Return the peak so far, in bytes."""
         self.fold()
         return self._most
 
     def take(self) -> int:
-        """Return the most so far, in bytes, and begin anew at what is in use now."""
+        """Return the peak so far, in bytes, and start again from the bytes in use now."""
         self._card.fold_peaks()
         most, self._most = self._most, 0
         return most
 
     def end(self) -> None:
-        """Measure no more. Idempotent."""
+        """Stop measuring. Idempotent."""
         self._card.peaks.discard(self)
 
     def fold(self) -> None:
-        """Take in what the device has seen since its counter was last reset."""
+        """Take in the device's peak since its counter was last reset."""
         self._most = max(self._most, self._card.device.peak() - self._card.others(self._owner))
 
 
@@ -62,36 +62,36 @@ class Card:
         self._found: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 
     def join(self, owner: object) -> None:
-        """Note that `owner` comes: what is in use now and nobody claims is not the owner's."""
+        """Note that `owner` arrives: bytes in use now that nobody claims are not the owner's."""
         self._found[owner] = max(0, self.device.allocated() - self._claimed(but=owner))
 
     def claim(self, owner: Owner, held: Callable[[Owner], int]) -> None:
-        """Let `held(owner)` tell from now on how many bytes `owner` holds. The card does not keep the owner alive."""
+        """Ask `held(owner)` from now on for the bytes that `owner` holds. The card does not keep the owner alive."""
         self._claims[owner] = held
 
     def leave(self, owner: object) -> None:
-        """Forget `owner`, who holds nothing any more. Idempotent."""
+        """Forget `owner`, which holds nothing any more. Idempotent."""
         self._claims.pop(owner, None)
         self._found.pop(owner, None)
 
     def others(self, owner: object) -> int:
-        """Return what is not the owner's: the claims of others now, and what nobody claimed when the owner came."""
+        """Return the bytes that are not the owner's: the claims of others now, and those unclaimed when it arrived."""
         return self._found.get(owner, 0) + self._claimed(but=owner)
 
     def used(self, owner: object) -> int:
-        """Return what `owner` uses now, activations and results included."""
+        """Return the bytes that `owner` uses now, activations and results included."""
         return max(0, self.device.allocated() - self.others(owner))
 
     def free(self, owner: object) -> int:
-        """Return what `owner` may use: what is free, and what it uses already."""
+        """Return the bytes that `owner` may use: the free ones, and those it uses already."""
         return self.device.memory()[0] + self.used(owner)
 
     def measured(self, owner: object) -> Peak:
-        """Return a measurement of the most that `owner` uses from now on. Several may run at the same time."""
+        """Start to measure the peak of `owner`; return the measurement. Several may run at the same time."""
         return Peak(self, owner)
 
     def fold_peaks(self) -> None:
-        """Reset the device's own counter, which all measurements share, once each has taken it in."""
+        """Let every measurement take in the device's counter, which they share, and reset it."""
         for peak in list(self.peaks):
             peak.fold()
         self.device.reset_peak()
@@ -105,7 +105,7 @@ _opening = threading.Lock()
 
 
 def card_of(found: torch.device, open_device: Callable[[torch.device], Device]) -> Card:
-    """Return the one card of this process that `found` is; `open_device` makes its device at the first call."""
+    """Return this process's one card for the device `found`. The first call makes its device with `open_device`."""
     where = torch.empty(0, device=found).device  # with its index
     with _opening:
         if where not in _cards:

@@ -1,8 +1,8 @@
-"""Devices by capability, not by name: what the pager may ask of a card, whichever it is.
+"""Devices by capability, not by name: the operations that the pager may ask of any card.
 
-Two kinds stand behind one interface. `AsyncDevice` has streams and events (cuda, xpu, simulated cards): copies run on a
-stream of their own and are ordered by events, the host never waits. `SyncDevice` is anything else with `.to` (mps, xla):
-copies are done when they return, marks are host times. This file knows nothing of modules, pages or plans.
+Two kinds share one interface. `AsyncDevice` has streams and events (cuda, xpu, simulated cards): copies run on a stream of
+their own, events order them, and the host never waits. `SyncDevice` is any other device with `.to` (mps, xla): a copy is
+done when it returns, and marks are host times. This file knows no modules, pages or plans.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-# Where Linux tells the version of a card's driver.
+# Files in which Linux has the version of a card's driver.
 _DRIVERS = ("/sys/module/nvidia/version", "/sys/module/amdgpu/version", "/sys/module/xe/version", "/sys/module/i915/version")
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What the device can do. `pinned`: host memory can be page-locked; `registers`: any host memory can, not only an
-    allocation of torch's own. `simulated`: its times and its memory are not those of a real card."""
+    """The abilities of a device. `pinned`: it can page-lock host memory. `registers`: it can page-lock any host memory, not
+    only torch's own allocations. `simulated`: its times and its memory are not those of a real card."""
 
     streams: bool
     pinned: bool
@@ -55,7 +55,7 @@ class Device(ABC):
         return tensor.to(self.torch)
 
     def register(self, block: torch.Tensor) -> None:
-        """Page-lock host memory, of which `block` is all. Raises RuntimeError; only where `capabilities.registers`."""
+        """Page-lock `block`, a whole allocation of host memory. Raises RuntimeError. Needs `capabilities.registers`."""
         lock, _ = _registrar(self.torch)
         lock(block)
 
@@ -66,15 +66,15 @@ class Device(ABC):
 
     @abstractmethod
     def fetch(self, target: torch.Tensor, source: torch.Tensor, after: Any = None) -> Any:
-        """Start a copy to the device once `after` has passed; return the mark of its end."""
+        """Issue a copy to the device that begins once `after` has passed; return the mark of its end."""
 
     @abstractmethod
     def wait(self, mark: Any) -> None:
-        """Let the current stream wait for `mark`. The host does not wait."""
+        """Make the current stream wait for `mark`. The host does not wait."""
 
     @abstractmethod
     def mark(self) -> Any:
-        """Return a mark at the end of what the current stream has to do so far."""
+        """Return a mark behind all work that the current stream has been given so far."""
 
     @abstractmethod
     def timed_mark(self) -> Any:
@@ -82,7 +82,7 @@ class Device(ABC):
 
     @abstractmethod
     def passed(self, mark: Any) -> bool:
-        """Tell whether `mark` is behind us, without waiting."""
+        """Tell whether the device has passed `mark`, without waiting."""
 
     @abstractmethod
     def elapsed_ns(self, start: Any, end: Any) -> int:
@@ -90,14 +90,14 @@ class Device(ABC):
 
     @abstractmethod
     def settle(self) -> None:
-        """Wait on the host until the device has nothing left to do."""
+        """Block the host until the device has finished all its work."""
 
     def now_ns(self) -> int:
-        """Return the host's time in nanoseconds; a simulated card has one of its own."""
+        """Return the host's clock in nanoseconds; a simulated card has one of its own."""
         told = _ask(self.torch, "now_ns", argument=False)
         return told if isinstance(told, int) else time.perf_counter_ns()
 
-    # Memory. A device whose allocator reports nothing says 0, "not known".
+    # Memory. 0 is "not known": the device's allocator reports nothing.
 
     def name(self) -> str:
         """Return the card's name, or the device's where it has none."""
@@ -110,12 +110,12 @@ class Device(ABC):
         return uuid if not uuid or uuid.startswith("GPU-") else f"GPU-{uuid}"
 
     def driver(self) -> str:
-        """Return what drives the card, with its version: as the device's module tells, else the system; or an empty text."""
+        """Return the driver's version as the device's module has it, else as the system has it; empty if neither knows."""
         told = _ask(self.torch, "driver_version", argument=False)
         return told if isinstance(told, str) else _first_text(_DRIVERS)
 
     def link(self) -> str:
-        """Return which link the card is on, so that it can be told from another one; an empty text where nothing tells."""
+        """Return text that tells the card's link from other links; empty if nothing is known of it."""
         told = _ask(self.torch, "link_now", argument=False)
         if isinstance(told, str):
             return told
@@ -124,17 +124,17 @@ class Device(ABC):
         if domain is None or bus is None or slot is None:
             return ""
         address = f"{domain:04x}:{bus:02x}:{slot:02x}.0"
-        # not the speed of the moment: an idle card lowers it
+        # the most, since an idle card lowers its speed
         width, speed = (
             _first_text([f"/sys/bus/pci/devices/{address}/{name}"]) for name in ("current_link_width", "max_link_speed")
         )
         return f"{address} x{width} {speed}"
 
     def memory(self) -> tuple[int, int]:
-        """Return (bytes that this process could still take, bytes in all)."""
+        """Return (bytes that this process could still take, bytes of the card)."""
         answer = _ask(self.torch, "mem_get_info")
         if not isinstance(answer, tuple):
-            limit = _ask(self.torch, "recommended_max_memory", argument=False)  # what MPS tells instead
+            limit = _ask(self.torch, "recommended_max_memory", argument=False)  # of MPS
             return (max(0, limit - self.allocated()), limit) if isinstance(limit, int) else (0, 0)
         free, total = answer
         return int(free) + max(0, self._stat("memory_reserved") - self.allocated()), int(total)
@@ -148,7 +148,7 @@ class Device(ABC):
         return self._stat("max_memory_allocated")
 
     def reset_peak(self) -> None:
-        """Begin a new peak at what is allocated now."""
+        """Start a new peak at the bytes allocated now."""
         _ask(self.torch, "reset_peak_memory_stats")
 
     def give_back(self) -> None:
@@ -161,15 +161,15 @@ class Device(ABC):
 
 
 class AsyncDevice(Device):
-    """A device with streams and events. One stream of its own carries all copies, in order."""
+    """A device with streams and events. One stream carries all copies, in order."""
 
     def __init__(self, torch_device: torch.device) -> None:
         super().__init__(torch_device)
         self._copies = torch.Stream(torch_device)
-        self._index = self._copies.device_index  # by number, since torch looks a device up each time
+        self._index = self._copies.device_index  # a number: torch would look a device up each time
 
     def bring(self, tensor: torch.Tensor) -> torch.Tensor:
-        """As `Device.bring`; plain tensors in RAM are read before this returns, and the host waits for no copy."""
+        """As `Device.bring`. A plain tensor in RAM has been read when this returns, and the host waits for no copy."""
         plain = (
             type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided and not tensor.is_quantized
         )
@@ -177,7 +177,7 @@ class AsyncDevice(Device):
             return super().bring(tensor)
         if not tensor.numel():
             return torch.empty_like(tensor, device=self.torch)
-        # A copy of our own even of pinned tensors: the caller may write to the original as soon as the call is over.
+        # Pinned tensors are copied too: the caller may write to the original as soon as the call is over.
         staged = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
         return staged.to(self.torch, non_blocking=True)
 
@@ -217,7 +217,7 @@ class AsyncDevice(Device):
 
 
 class SyncDevice(Device):
-    """A device without streams: a copy is done when it returns, and host times stand for marks."""
+    """A device without streams: a copy is done when it returns, and marks are host times."""
 
     def fetch(self, target: torch.Tensor, source: torch.Tensor, after: Any = None) -> Any:
         target.copy_(source)
@@ -244,7 +244,7 @@ class SyncDevice(Device):
 
 
 class HostClock(SyncDevice):
-    """The CPU as something to time by, where the host's time is what another device says it is."""
+    """The CPU as a clock, whose host time is that of another device."""
 
     def __init__(self, device: Device) -> None:
         super().__init__(torch.device("cpu"))
@@ -296,7 +296,7 @@ def _can_register(device: torch.device) -> bool:
 
 
 def _registrar(device: torch.device) -> tuple[Lock, Lock]:
-    """Return what locks and unlocks host memory: functions of the device's module, or those of CUDA's runtime."""
+    """Return the functions that lock and unlock host memory: the device module's own, or those of CUDA's runtime."""
     module = module_of(device)
     if hasattr(module, "host_register"):
         return module.host_register, module.host_unregister
@@ -312,10 +312,10 @@ def _registrar(device: torch.device) -> tuple[Lock, Lock]:
 
 
 def _check(device: torch.device, code: Any) -> None:
-    """Raise RuntimeError where `code`, of CUDA's runtime, is an error."""
+    """Raise RuntimeError if `code`, of CUDA's runtime, is an error."""
     if int(code) == 0:
         return
-    try:  # the runtime keeps the error for whoever launches a kernel next: let that be us
+    try:  # the next kernel launch reports the error again: make it here
         torch.zeros(1, device=device)
     except RuntimeError as error:
         raise RuntimeError(f"CUDA error {int(code)}") from error
@@ -332,7 +332,7 @@ def module_of(device: torch.device) -> Any:
 
 
 def _ask(device: torch.device, name: str, *, argument: bool = True) -> Any:
-    """Call `name` of the device's module; None where it has no such thing or cannot answer."""
+    """Call function `name` of the device's module; None if there is none or it cannot answer."""
     function = getattr(module_of(device), name, None)
     if function is None:
         return None
@@ -343,7 +343,7 @@ def _ask(device: torch.device, name: str, *, argument: bool = True) -> Any:
 
 
 def _first_text(paths: Iterable[str]) -> str:
-    """Return the text of the first of these files that there is, or an empty one."""
+    """Return the text of the first of these files that exists; empty if none does."""
     for path in paths:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             return Path(path).read_text().strip()

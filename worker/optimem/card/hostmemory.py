@@ -1,8 +1,8 @@
-"""Host memory of exactly the size that was asked for, page-locked by registering it where the device can.
+"""Host memory of exactly the requested size, page-locked by registering it if the device can.
 
 Pinned allocators take all bytes at once and round their number up to a power of two. This memory takes RAM as it is written
-to, and is locked once everything is in it, whole: a copy must not cross from one registered range into another. Devices that
-pin nothing but allocations of their own get one of these (docs/adr/0008-host-memory-is-registered.md).
+to. It is locked as a whole once everything is in it: a copy must not cross from one registered range into another. A device
+that pins only its own allocations gets one of those (docs/adr/0008-host-memory-is-registered.md).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .device import Device
 
 
 class HostMemory:
-    """Host bytes for one device. They stay locked until `unlock`, or until the owner of this object lets it go."""
+    """Host bytes for one device. They stay locked until `unlock`, or until this object is collected."""
 
     def __init__(self, device: Device, nbytes: int) -> None:
-        """Raises MemoryError where the machine has no such address space."""
+        """Raises MemoryError if the machine has not that much address space."""
         can = device.capabilities
         self._device = device
         self._lock: weakref.finalize[[Device, torch.Tensor, int], HostMemory] | None = None
@@ -31,7 +31,7 @@ class HostMemory:
             self.bytes = _pages(nbytes) if self._registers or not can.pinned else _pinned(nbytes)
 
     def lock(self) -> None:
-        """Page-lock the bytes where that is to be done by registering; say aloud where it cannot be had. Idempotent."""
+        """Page-lock the bytes if the device registers memory; warn if it cannot. Idempotent."""
         if not self._registers or self._lock is not None or not self.bytes.numel():
             return
         try:
@@ -40,17 +40,17 @@ class HostMemory:
             _warn(self.bytes.numel(), error)
             return
         self._lock = weakref.finalize(self, _unlock, self._device, self.bytes, os.getpid())
-        self._lock.atexit = False  # the end of the process unlocks all
+        self._lock.atexit = False  # the end of the process unlocks them
 
     def unlock(self) -> None:
-        """Make registered bytes pageable again, once no copy uses them. Idempotent."""
+        """Make registered bytes pageable again, once the device has settled. Idempotent."""
         if self._lock is not None:
             self._lock()
             self._lock = None
 
 
 def trim() -> None:
-    """Let the C library return what was freed to the machine, where it keeps that: blocks in the midst of its heap."""
+    """Let the C library return freed blocks to the machine that it would keep in the middle of its heap."""
     if _malloc_trim is not None:
         _malloc_trim(0)
 
@@ -59,7 +59,7 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "po
 
 
 def _pages(nbytes: int) -> torch.Tensor:
-    """Return pageable bytes that begin at a page's border and take no RAM before they are written to."""
+    """Return pageable bytes that begin at a page boundary and take no RAM before they are written to."""
     if not nbytes:
         return torch.empty(0, dtype=torch.uint8)
     try:
@@ -92,6 +92,6 @@ def _warn(nbytes: int, error: RuntimeError) -> None:
 
 
 def _unlock(device: Device, locked: torch.Tensor, pid: int) -> None:
-    if os.getpid() == pid:  # a forked child has no lock of its own
+    if os.getpid() == pid:  # a forked child holds no lock
         device.settle()
         device.unregister(locked)

@@ -1,4 +1,4 @@
-"""Which device a name means, and how it is opened. Errors say which devices there are."""
+"""Names of devices: which device a name means, and how to open it. Errors list the devices that exist."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..errors import BadInput
 from .card import Card, card_of
 from .device import AsyncDevice, Device, SyncDevice, first_line, has_streams, module_of
 
-# Device types whose support lives in a package of its own, imported when the type is first named.
+# Device types that need a package of their own, imported when the type is first named.
 PACKAGES = {"simgpu": "simgpu", "xla": "torch_xla", "npu": "torch_npu", "hpu": "habana_frameworks.torch"}
 ALIASES = {"sim": "simgpu", "gpu": "cuda"}
-# What `device=None` falls back to on a machine without an accelerator.
+# The device of `device=None` on a machine without an accelerator.
 FALLBACK = "simgpu"
 
 
@@ -23,7 +23,7 @@ def resolve(device: torch.device | str | None) -> torch.device:
     """Return the torch device that `device` names.
 
     None and "auto" mean $OPTIMEM_DEVICE, else the machine's accelerator, else the simulated card; "sim:rtx4090" is the
-    simulated card as that model. Raises BadInput where there is no such device.
+    simulated card as that model. Raises BadInput if there is no such device.
     """
     spec = str(device) if device is not None else os.environ.get("OPTIMEM_DEVICE") or "auto"
     if spec == "auto":
@@ -46,13 +46,13 @@ def resolve(device: torch.device | str | None) -> torch.device:
 
 
 def open_device(device: torch.device | str | None) -> Device:
-    """Return a device of one's own that `device` names, with as much as it can do. Raises BadInput."""
+    """Return a new object, asynchronous if possible, for the device that `device` names. Raises BadInput."""
     found = resolve(device)
     return AsyncDevice(found) if has_streams(found) else SyncDevice(found)
 
 
 def open_card(device: torch.device | str | None) -> Card:
-    """Return the card that `device` names: one object for each torch device of this process. Raises BadInput."""
+    """Return the card that `device` names: one object per torch device of this process. Raises BadInput."""
     return card_of(resolve(device), open_device)
 
 
@@ -81,7 +81,7 @@ def _import_package(kind: str, spec: str) -> None:
 
 
 def _play(kind: str, model: str, spec: str) -> str:
-    """Make a card that can be several models that one; return its index."""
+    """Let a card that can play several models play `model`; return its index."""
     try:
         use_profile = getattr(module_of(torch.device(kind)), "use_profile", None)
         if use_profile is None:
