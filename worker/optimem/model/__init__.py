@@ -1,2 +1,2 @@
-"""What a live model is made of: its weights as spans and units, its parameters, its modules, what a recorded forward said.
-Touches no device."""
+"""The parts of a live model: weights as spans and units, parameters, modules, and the recording of a forward. Touches no
+device."""

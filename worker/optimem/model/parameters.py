@@ -1,4 +1,4 @@
-"""The parameters as callers may touch them between forwards: where they look, how often they were written to, and whether
+"""The parameters as callers may touch them between forwards: where they point, how often they were written to, and whether
 they require grad."""
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from .weights import Weight
 
 
 class Parameters:
-    """All pageable parameters of a model. Looks at each cost some 0.1 us, so they are few: one look per call."""
+    """All pageable parameters of a model. A check costs some 0.1 us per parameter, so a call makes each check once."""
 
     def __init__(self, weights: Sequence[Weight]) -> None:
         self._names = [weight.name for weight in weights]
         self._parameters = [weight.parameter for weight in weights]
         self._dtypes = [weight.dtype for weight in weights]
-        # What was made in inference mode does not count its writes.
+        # Parameters made in inference mode do not count writes.
         self._counted = [parameter for parameter in self._parameters if not parameter.is_inference()]
         self._frozen: list[nn.Parameter] = []
         self._places: list[int] = []
@@ -27,11 +27,11 @@ class Parameters:
         self.note()
 
     def note(self) -> None:
-        """Take the parameters as they are now for what they should be."""
+        """Remember where the parameters point, and how often they were written to."""
         self._places, self._writes = self._where(), self._count()
 
     def refuse_moved(self) -> None:
-        """Raise BadInput where one looks elsewhere than noted."""
+        """Raise BadInput if a parameter points elsewhere than noted."""
         places = self._where()
         if places != self._places:
             pairs = zip(self._names, places, self._places, strict=True)
@@ -39,19 +39,18 @@ class Parameters:
             raise BadInput(_moved(name))
 
     def refuse_recast(self) -> None:
-        """Raise BadInput where one is of another type than when the model was attached, wherever it looks."""
+        """Raise BadInput if a parameter has another dtype than when the model was attached."""
         for name, parameter, dtype in zip(self._names, self._parameters, self._dtypes, strict=True):
             if parameter.dtype != dtype:
                 raise BadInput(_moved(name))
 
     def take_writes(self) -> bool:
-        """Tell whether any was written to since that was noted, and note it."""
+        """Tell whether a parameter was written to since the last note, and note it."""
         before, self._writes = self._writes, self._count()
         return self._writes != before
 
     def refuse_written(self) -> None:
-        """Raise BadInput where a forward has written to one: its bytes on the device are given up, and what it wrote with
-        them."""
+        """Raise BadInput if a forward has written to a parameter: nothing is copied back from the device."""
         if self._count() != self._writes:
             raise BadInput(
                 "the model has written to its own weights while it ran, which paging would lose; "
@@ -59,7 +58,7 @@ class Parameters:
             )
 
     def freeze(self) -> None:
-        """Keep a forward that forgot no_grad from building a graph. Not done where grad is off: torch's matmul chooses its
+        """Keep a forward that forgot no_grad from building a graph. Only for calls with grad on: torch's matmul chooses its
         way, and so the last bits, by whether a weight requires grad."""
         self._frozen = [parameter for parameter in self._parameters if parameter.requires_grad]
         for parameter in self._frozen:

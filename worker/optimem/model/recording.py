@@ -1,4 +1,4 @@
-"""What one recorded forward says of a model: its borders, its steps, and who reads which weight."""
+"""The recording of one forward: its borders, its steps, and the readers of every weight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .units import Reading, Span
 
 @dataclass(frozen=True)
 class Border:
-    """An entry or exit of `path`."""
+    """An entry to or exit from the module at `path`."""
 
     path: str
     entry: bool
@@ -17,7 +17,7 @@ class Border:
 
 @dataclass
 class Recording:
-    """What one forward taught. Steps are numbered from the outermost entry; times are nanoseconds, sizes bytes."""
+    """One recorded forward. Steps are numbered from the outermost entry; times are nanoseconds, sizes bytes."""
 
     readings: dict[Span, Reading]
     borders: list[Border]

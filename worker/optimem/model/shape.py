@@ -1,6 +1,6 @@
-"""What a model is made of, by identity: adapters, new children and replaced parameters are noticed at the next call.
+"""The modules and parameters of a model, by identity: the next call notices adapters, new children, replaced parameters.
 
-Only identity counts; values are watched elsewhere. Buffers stand apart, since a model may replace them in every forward.
+Only identity counts; `parameters` watches values. Buffers stand apart, since a model may replace them in every forward.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from torch import nn
 
 
 class Shape:
-    """The modules and parameters of a model as they are now, and the question whether they still are."""
+    """The modules and parameters that a model had when this was made, and whether it still has them."""
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = dict(model.named_modules())
         every = self._modules.values()
         self._tables: list[dict[str, Any]] = [table for module in every for table in (module._modules, module._parameters)]
-        self._parts = list(_values(self._tables))  # kept, so that no id is given again
+        self._parts = list(_values(self._tables))  # kept, so that no id is used again
         self._ids = list(map(id, self._parts))
         self._buffer_tables: list[dict[str, Any]] = [module._buffers for module in every]
         self._buffers = list(_values(self._buffer_tables))
 
     def changed(self) -> bool:
-        """Tell whether anything was added, removed or replaced. About 0.4 us per module."""
+        """Tell whether a module or parameter was added, removed or replaced. About 0.4 us per module."""
         return list(map(id, _values(self._tables))) != self._ids
 
     def new_buffers(self) -> list[torch.Tensor]:
-        """Return the buffers that have been put where others, or none, were at the last call."""
+        """Return the buffers that were added or replaced since the last call."""
         before, now = self._buffers, list(_values(self._buffer_tables))
         if len(now) == len(before) and all(map(operator.is_, now, before)):
             return []
@@ -39,7 +39,7 @@ class Shape:
         return [buffer for buffer in now if buffer is not None and id(buffer) not in known]
 
     def in_training(self) -> str | None:
-        """Return the dotted path of a module that is in training mode, if there is one."""
+        """Return the dotted path of a module in training mode; None if there is none."""
         return next((path for path, module in self._modules.items() if module.training), None)
 
 

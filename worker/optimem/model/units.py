@@ -1,7 +1,7 @@
-"""A live model as units: which bytes there are, which parameters look into them, and what must move together.
+"""A live model as units: its bytes, the parameters that view them, and the bytes that must move together.
 
-Nothing is touched here. A *span* is a run of storage bytes that parameters look into, shared bytes once, whatever the number
-of names, ties and views. A *unit* is the set of spans that move together: at first the spans of one owner, after the
+Nothing is touched here. A *span* is a run of storage bytes that parameters view. Shared bytes are one span, however many
+names, ties and views they have. A *unit* is a set of spans that move together: at first the spans of one owner, after the
 recorded forward those of one owner that are also read together.
 """
 
@@ -21,10 +21,10 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from ..errors import BadInput
 from .weights import Weight, extent
 
-# Spans begin at multiples of this in the slab, in a page and in the arena: enough for every dtype and vector load, and what
-# torch's allocators round up to, so that a span in a block of its own takes no more than is planned.
+# Spans begin at multiples of this in the slab, in a page and in the arena. It suits every dtype and vector load. Torch's
+# allocators round up to it too, so a span in a block of its own takes no more than planned.
 ALIGNMENT = 512
-ALIGNMENT_OF_DTYPES = 16  # the widest number has so many bytes
+ALIGNMENT_OF_DTYPES = 16  # bytes of the widest number
 
 
 def aligned(nbytes: int) -> int:
@@ -38,24 +38,24 @@ Named = tuple[str, nn.Module, str, nn.Parameter]
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """A run of bytes shared by all `weights`; `owner` is the first of the modules that registered one of them, `owners`."""
+    """A run of bytes that all `weights` view. `owners` are the modules that registered one of them, `owner` is the first."""
 
     owner: str
     kind: str
     nbytes: int
-    start: int  # of the first byte in the storage in which it was found
+    start: int  # first byte in the original storage
     found: StorageWeakRef
     weights: tuple[Weight, ...]
     owners: tuple[str, ...]
 
     def source(self) -> torch.Tensor:
-        """Return the bytes as found, shape (nbytes,), uint8. Only before the parameters look elsewhere."""
+        """Return the original bytes, shape (nbytes,), uint8. Only before the parameters are re-pointed."""
         storage = self.weights[0].parameter.untyped_storage()
         return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, self.start, (self.nbytes,), (1,))
 
     def own(self, kept: torch.Tensor) -> torch.Tensor:
-        """Return bytes of its own that are those of `kept`, shape (nbytes,): where it was found, if others still look there,
-        and else new ones."""
+        """Return a storage for this span alone with the bytes of `kept`, shape (nbytes,): the original one if somebody still
+        views it, else a new one."""
         storage = torch.UntypedStorage._new_with_weak_ptr(self.found.cdata)
         if storage is None or self.start % ALIGNMENT_OF_DTYPES:
             return kept.clone()
@@ -64,13 +64,13 @@ class Span:
 
     @property
     def parameters(self) -> int:
-        """Elements, shared ones once."""
+        """Number of elements, shared ones once."""
         return self.nbytes // min(weight.dtype.itemsize for weight in self.weights)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What moves together. `uses` are (first, last) steps, empty where no forward reads it."""
+    """Spans that move together. `uses` are (first, last) steps, empty if no forward reads the unit."""
 
     path: str
     kind: str
@@ -91,8 +91,8 @@ class Unit:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All that a model holds: spans that can be paged, and tensors that stay on the device (buffers, what shares bytes with
-    them, subclasses)."""
+    """All tensors of a model: spans that can be paged, and tensors that stay on the device (buffers, parameters that share
+    bytes with them, subclasses)."""
 
     spans: tuple[Span, ...]
     fixed: tuple[torch.Tensor, ...]
@@ -106,16 +106,16 @@ class Inventory:
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes of what stays on the device, shared ones once."""
+        """Bytes of the tensors that stay on the device, shared ones once."""
         plain = spans_of(named(zip(self.fixed_names, self.fixed, strict=True)))
         others = (tensor.numel() * tensor.element_size() for tensor in self.fixed if not is_plain(tensor))
         return sum(span.nbytes for span in plain) + sum(others)
 
 
 def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
-    """Return what `model` holds. Raises BadInput for what cannot be paged, before anything is touched.
+    """Return the inventory of `model`. Raises BadInput for a model that cannot be paged, before anything is touched.
 
-    Where `loaded` is False sizes are all that is asked for, and the weights may lie anywhere, on the meta device too.
+    If `loaded` is False only sizes matter, and the weights may lie anywhere, on the meta device too.
     """
     _refuse_scripted(model)
     _refuse_training(model)
@@ -149,7 +149,7 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
 
 
 def _shared_with(plain: Sequence[Named], fixed: Iterable[tuple[str, torch.Tensor]]) -> set[int]:
-    """Return the ids of parameters whose bytes a fixed tensor looks into too: they cannot come and go without it."""
+    """Return the ids of parameters that share bytes with a fixed tensor: they cannot come and go without it."""
     others = named(fixed)
     ids = {id(tensor) for _, _, _, tensor in others}
     spans = [{id(weight.parameter) for weight in span.weights} for span in spans_of([*plain, *others])]
@@ -157,7 +157,7 @@ def _shared_with(plain: Sequence[Named], fixed: Iterable[tuple[str, torch.Tensor
 
 
 def named(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[Named]:
-    """Return tensors with their full names as `spans_of` takes them; those that are not plain are left out."""
+    """Return the plain ones of `tensors`, which come with their full names, as `spans_of` takes them."""
     return [
         (full.rpartition(".")[0], nn.Module(), full, cast(nn.Parameter, tensor))
         for full, tensor in tensors
@@ -175,14 +175,14 @@ def by_owner(spans: Iterable[Span]) -> list[Unit]:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the recorded forward says of one span: its readers, and the steps (first, last) in which they hold it."""
+    """The readers of one span in the recorded forward, and the steps (first, last) in which they hold it."""
 
     readers: tuple[str, ...]
     uses: tuple[tuple[int, int], ...]
 
 
 def by_reading(spans: Sequence[Span], readings: dict[Span, Reading]) -> list[Unit]:
-    """Group spans of one owner that are read together, in the order of first use; what nobody reads comes last."""
+    """Group spans of one owner that are read together, in the order of first use; units that nobody reads come last."""
     per_owner: dict[str, int] = {}
     groups: dict[tuple[str, Reading | None], list[Span]] = {}
     for span in spans:
@@ -206,7 +206,7 @@ def _join(path: str, name: str) -> str:
 
 
 def storage_pointer(tensor: torch.Tensor) -> int:
-    """Return where the bytes of `tensor` lie, -1 for sparse and other tensors without bytes of their own."""
+    """Return the address of the storage of `tensor`; -1 for sparse and other tensors without one."""
     try:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):
@@ -214,8 +214,8 @@ def storage_pointer(tensor: torch.Tensor) -> int:
 
 
 def use_count(storage: torch.UntypedStorage) -> int:
-    """Return how many tensors look into `storage`."""
-    return torch._C._storage_Use_Count(storage._cdata) - 1  # but for `storage` itself
+    """Return how many tensors view `storage`."""
+    return torch._C._storage_Use_Count(storage._cdata) - 1  # without `storage` itself
 
 
 def _unit_path(owner: str, spans: Sequence[Span], *, whole: bool) -> str:
@@ -223,8 +223,8 @@ def _unit_path(owner: str, spans: Sequence[Span], *, whole: bool) -> str:
 
 
 def spans_of(plain: Sequence[Named], owners: Mapping[int, Sequence[str]] | None = None) -> Iterator[Span]:
-    """Merge tensors whose bytes overlap; keep the order in which they are given. `owners` tell, by a tensor's id, the paths
-    of all modules that hold it; by default it is the one that is named."""
+    """Merge tensors whose bytes overlap, in the given order. `owners` has, by a tensor's id, the paths of all modules that
+    hold it; the default is the path that comes with the tensor."""
     by_storage: dict[int, list[int]] = {}
     for index, (_, _, _, parameter) in enumerate(plain):
         storage = parameter.untyped_storage()
@@ -267,7 +267,7 @@ def _range(parameter: nn.Parameter) -> tuple[int, int]:
 
 
 def is_plain(parameter: torch.Tensor) -> bool:
-    """Tell whether a tensor is nothing but bytes, a shape and strides, so that views of other bytes can stand for it."""
+    """Tell whether a tensor is only bytes, a shape and strides, so that a view of other bytes can replace it."""
     return (
         type(parameter.data) is torch.Tensor
         and parameter.layout is torch.strided
