@@ -1,1 +1,1 @@
-"""Tensors in containers: which there are, how they change sides, what an operation writes to. Knows no models."""
+"""Tensors in containers: how to find, move and lend them, and which of them an operation writes to. Knows no models."""

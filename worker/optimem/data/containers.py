@@ -1,6 +1,6 @@
-"""Which containers tensors are looked for in, and how one is taken apart and put together again.
+"""The containers that are searched for tensors, and how each is taken apart and put together again.
 
-Sequences, mappings, dataclasses and namespaces are; objects of other kinds (caches, user classes) are not.
+Sequences, mappings, dataclasses and namespaces are searched; other objects (caches, user classes) are not.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-Slot = tuple[Any, Callable[[Any], None]]  # an item, and the way to put another one in its place
+Slot = tuple[Any, Callable[[Any], None]]  # an item, and the function that replaces it
 
-_NONE = frozenset({int, float, bool, str, bytes, slice, type(None), torch.dtype, torch.device, torch.Size})  # told at once
+_NONE = frozenset({int, float, bool, str, bytes, slice, type(None), torch.dtype, torch.device, torch.Size})  # known at once
 
 
 def items(value: Any) -> Iterable[Any]:
-    """Return what is in a container, nothing for anything else. The batch sizes of packed sequences are left out: torch
+    """Return the items of a container, nothing for any other object. Leaves out the batch sizes of packed sequences: torch
     wants them on the CPU wherever the data is."""
     if type(value) in _NONE:
         return ()
@@ -36,7 +36,7 @@ def items(value: Any) -> Iterable[Any]:
 
 
 def slots(value: Any) -> list[Slot] | None:
-    """Return the items of a container that can be filled, each with the way to replace it; None for anything else."""
+    """Return the items of a container that can be filled, each with its setter; None for any other object."""
     if isinstance(value, (list, deque)):
         return [(item, partial(value.__setitem__, index)) for index, item in enumerate(value)]
     if isinstance(value, MutableMapping):
@@ -48,7 +48,7 @@ def slots(value: Any) -> list[Slot] | None:
 
 
 def fill(container: Any, item_for: Callable[[Any], Any]) -> None:
-    """Put `item_for` every item where the item is."""
+    """Replace every item by `item_for` it."""
     for item, put in slots(container) or ():
         new = item_for(item)
         if new is not item:
@@ -56,7 +56,7 @@ def fill(container: Any, item_for: Callable[[Any], Any]) -> None:
 
 
 def remade(value: tuple[Any, ...], item_for: Callable[[Any], Any]) -> Any:
-    """Return a tuple of the same class with `item_for` every item in its place; the same object where all stay."""
+    """Return a tuple of the same class with every item replaced by `item_for` it; the same object if no item changes."""
     sizes = value.batch_sizes if isinstance(value, PackedSequence) else None
     made = [item if item is sizes else item_for(item) for item in value]
     if all(map(operator.is_, made, value)):
@@ -64,11 +64,11 @@ def remade(value: tuple[Any, ...], item_for: Callable[[Any], Any]) -> Any:
     kind = type(value)
     if hasattr(kind, "n_sequence_fields"):  # made in C, as torch.return_types are
         return kind(made)
-    return tuple.__new__(kind, made)  # whatever the class's own __new__ takes
+    return tuple.__new__(kind, made)  # the class's own __new__ may take other arguments
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
-    """Return the fields that are set, by name; None for what has none."""
+    """Return the fields that are set, by name; None for an object without fields."""
     if isinstance(value, SimpleNamespace):
         return dict(vars(value))
     if not dataclasses.is_dataclass(value) or isinstance(value, type):

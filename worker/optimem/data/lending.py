@@ -1,7 +1,7 @@
-"""What a call is lent: its tensors on the device where it computes, in containers that stay the caller's own objects.
+"""Lend a call its arguments on the device where it computes, in containers that stay the caller's own objects.
 
-Lists, mappings and dataclasses are filled anew in place and given back as they were found, with all that the call has done
-to them: a cache that was appended to has grown, and what was written to in a lent tensor is written to the caller's.
+Lists, mappings and dataclasses are filled in place and restored afterwards. Changes that the call makes stay: a cache that
+was appended to has grown, and a write to a lent tensor is copied to the caller's tensor.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from .containers import fill, remade, slots
 
 Way = Callable[[torch.Tensor], torch.Tensor]
 
-_ALWAYS = -1  # no version is: what is written to uncounted counts as written to
+_ALWAYS = -1  # no version equals it: a tensor with uncounted writes counts as written to
 
 
 class Loan:
-    """The arguments of one call, at each border at which they change sides."""
+    """The arguments of one call, lent at each border at which they change sides."""
 
     def __init__(self, written: Iterable[torch.Tensor] = ()) -> None:
-        """`written` are the tensors of which it is known that the call writes to them; torch may not count that."""
+        """`written` are tensors that the call is known to write to; torch may not count such writes."""
         self._written = set(map(id, written))
-        self._lent: dict[int, tuple[Any, Any, int]] = {}  # by the id of what stands: that, what was found, its version
+        self._lent: dict[int, tuple[Any, Any, int]] = {}  # by the id of the lent object: it, the caller's, its version
         self._containers: dict[int, Any] = {}
 
     def bring(self, value: Any, device: torch.device, way: Way | None = None) -> Any:
-        """Return `value` with every tensor in it on `device`; the same object wherever that can be. `way` is how a tensor
-        gets there, its own `.to` by default."""
+        """Return `value` with every tensor in it on `device`; the same object if possible. `way` moves a tensor there, by
+        default its own `.to`."""
         return self._bring(value, lambda tensor: moving.move(tensor, device, way), {})
 
     def found(self, value: Any) -> Any:
-        """Return `value` with the caller's own tensors where it holds lent ones."""
+        """Return `value` with lent tensors replaced by the caller's own."""
         return moving.substitute(
             value, {key: found for key, (stands, found, _) in self._lent.items() if isinstance(stands, torch.Tensor)}
         )
 
     def give_back(self, home: torch.device | None = None) -> None:
-        """Put into the caller's containers what was found in them, unless the call has put something else there, which goes
-        to `home` if one is named."""
+        """Restore the caller's containers. An item that the call has put there stays; it is moved to `home` if one is
+        named."""
         for container in self._containers.values():
             fill(container, lambda item: self._restored(item, home))
         self._containers = {}
@@ -58,7 +58,7 @@ class Loan:
             return known[id(value)]
         known[id(value)] = value
         if isinstance(value, torch.Tensor):
-            with torch.inference_mode(False):  # so that writing to it is counted
+            with torch.inference_mode(False):  # so that torch counts writes to it
                 stands: Any = move(value)
         elif isinstance(value, tuple):
             stands = remade(value, lambda item: self._bring(item, move, known))

@@ -1,7 +1,7 @@
-"""Bring the tensors in a call's arguments or results to a device, and touch nothing else.
+"""Move the tensors in a call's arguments or results to a device, and touch nothing else.
 
-Containers are rebuilt only where a tensor in them is on a wrong device; objects of other kinds (caches, user classes) are
-kept as they are. All but tuples are copied shallowly, so that the caller's stay as found. One that holds itself, or is in
+A container is rebuilt only if a tensor in it is on a wrong device; other objects (caches, user classes) are kept as they
+are. Containers except tuples are copied shallowly, so the caller's stay unchanged. A container that holds itself, or is in
 several places, is so in the copy.
 """
 
@@ -17,9 +17,9 @@ from .containers import fill, items, remade
 
 
 def move(value: Any, device: torch.device, bring: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Any:
-    """Return `value` with every tensor in it on `device`; the same object where nothing had to move.
+    """Return `value` with every tensor in it on `device`; the same object if no tensor had to move.
 
-    `bring` is what moves a tensor there, its own `.to` by default.
+    `bring` moves a tensor there, by default its own `.to`.
     """
     away = {id(tensor): tensor for tensor in tensors(value) if not _is_on(tensor, device)}
     moved = {key: bring(tensor) if bring else tensor.to(device) for key, tensor in away.items()}
@@ -27,7 +27,7 @@ def move(value: Any, device: torch.device, bring: Callable[[torch.Tensor], torch
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Yield every tensor in `value`, looking into the same containers as `move`, into each once."""
+    """Yield every tensor in `value`. Searches the containers that `move` searches, each once."""
     known: dict[int, Any] = {}
     inside = [iter((value,))]
     while inside:

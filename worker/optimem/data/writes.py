@@ -1,4 +1,4 @@
-"""What a torch function writes to, as far as its schema tells, or else its name."""
+"""The tensors that a torch function writes to, by its schema, else by its name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch._ops import OpOverload, OpOverloadPacket
 
 from . import moving
 
-# Those that write to their first argument and whose names do not end in one underscore: x[i] = y, x += y, x |= y.
+# Functions that write to their first argument though their names end in no underscore: x[i] = y, x += y, x |= y.
 _HIDDEN = frozenset({"__setitem__"}) | {
     f"__i{name}__"
     for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor")
 }
-# Those that write to running statistics, which neither schemas nor version counters tell: the argument that asks for it, the
-# sixth, and its default.
+# Functions that write to running statistics, which neither schemas nor version counters show: their sixth argument, which
+# asks for it, and its default.
 _STATISTICS = {
     "batch_norm": ("training", False),
     "native_batch_norm": ("training", False),
@@ -27,7 +27,7 @@ _STATISTICS = {
 
 
 def written_by(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """Return the tensors that `func`, as torch's function mode gives it, writes to when called so."""
+    """Return the tensors that a call of `func` writes to; `func` is as torch's function mode gives it."""
     name = getattr(func, "__name__", "").partition(".")[0]
     if name in _STATISTICS:
         return list(moving.tensors(_statistics(func, name, args, kwargs)))
