@@ -1,1 +1,1 @@
-"""Where torch and Python are touched: hooks, modes, the gate, compiled graphs, autocast, fused paths. Knows no pages."""
+"""Whatever reaches into torch and Python: hooks, modes, the gate, compiled graphs, autocast, fused paths. Knows no pages."""

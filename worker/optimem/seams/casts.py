@@ -1,11 +1,10 @@
-"""Autocast while a paged model runs: its memory of cast weights is off, and its region covers the CPU too.
+"""Autocast while a paged model runs: its cache of cast weights is off, and its region covers the CPU too.
 
-Within a region of `torch.autocast` torch keeps the cast copy of every weight until the region ends, by the weight's
-identity. A paged weight keeps its identity while it goes from side to side, so a copy may be found on the wrong side; and
-the copies of weights that have left stay on the device, half as large as the whole model. Cast again at each use they have
-the same bits.
+In a region of `torch.autocast` torch caches the cast copy of every weight, by the weight's identity, until the region ends.
+A paged weight keeps its identity while it changes sides, so torch might find a copy on the wrong side. And the copies of
+evicted weights would stay on the device, half as large as the whole model. A new cast at each use has the same bits.
 
-A region is of one kind of device. Modules that the CPU computes for the device are to cast as they would there.
+A region covers one kind of device. Modules that the CPU computes for the device must cast as they would there.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ import threading
 
 import torch
 
-_left_off: set[int] = set()  # threads that kept some before a call that was cut short, and keep none now
+_left_off: set[int] = set()  # threads whose cache a call that was cut short has left off
 
 
 class Casts:
-    """What autocast does on threads, before a forward and in it. Only the thread itself can tell torch: where a call in it
-    was cut short, its own next call puts that right."""
+    """The autocast settings of threads, before a forward and in it. Only a thread itself can change them: after a call that
+    was cut short, the thread's next call restores them."""
 
     def __init__(self) -> None:
-        self._kept: set[int] = set()  # threads that kept some before `drop`
-        self._cpu_dtypes: dict[int, torch.dtype] = {}  # what they were, by thread, where the CPU casts for the device now
+        self._kept: set[int] = set()  # threads whose cache was on before `drop`
+        self._cpu_dtypes: dict[int, torch.dtype] = {}  # the CPU's own, by thread, while the CPU casts for the device
 
     def drop(self) -> None:
-        """Keep none from here on, and use none of those that are kept."""
+        """Switch the cache off, and use no cached copy."""
         me = threading.get_ident()
         if torch.is_autocast_cache_enabled() or me in _left_off:
             self._kept.add(me)
@@ -34,7 +33,7 @@ class Casts:
         torch.set_autocast_cache_enabled(False)
 
     def share_with_cpu(self, device: torch.device) -> None:
-        """Let the CPU cast as `device` does, unless the caller has the CPU cast already."""
+        """Let the CPU cast as `device` does, unless the caller's autocast covers the CPU already."""
         if torch.is_autocast_enabled(device.type) and not torch.is_autocast_enabled("cpu"):
             self._cpu_dtypes[threading.get_ident()] = torch.get_autocast_dtype("cpu")
             torch.set_autocast_dtype("cpu", torch.get_autocast_dtype(device.type))

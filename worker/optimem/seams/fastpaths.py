@@ -1,6 +1,6 @@
-"""Torch's fused fast paths for attention, left while a paged model runs (docs/adr/0009-fused-fast-paths.md).
+"""Torch's fused fast paths for attention, off while a paged model runs (docs/adr/0009-fused-fast-paths.md).
 
-The switch is the process's, so calls that run at the same time share it: the last one to end puts it back.
+The switch is the process's, so calls that run at the same time share it: the last one to end restores it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ NOTE = "torch's fused attention path is left: equal to the plain model after tor
 
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 _lock = threading.Lock()
-_running = 0  # under _lock: calls that have left the fast paths
-_before = True  # under _lock: what the switch said before the first of them
+_running = 0  # under _lock: calls that need the switch off
+_before = True  # under _lock: the switch before the first of them
 
 
 def has_fast_paths(model: nn.Module) -> bool:
@@ -24,14 +24,14 @@ def has_fast_paths(model: nn.Module) -> bool:
 
 
 class SlowPath:
-    """Keeps one model's calls on the plain paths. Does nothing for a model without fused ones."""
+    """Keeps one model's calls on the plain paths. Does nothing for a model without fused paths."""
 
     def __init__(self, model: nn.Module) -> None:
         self.needed = has_fast_paths(model)
         self._left = False
 
     def take(self) -> None:
-        """A call begins. Idempotent."""
+        """Switch the fused paths off for a call. Idempotent."""
         global _running, _before
         if not self.needed or self._left:
             return
@@ -43,7 +43,7 @@ class SlowPath:
             self._left = True
 
     def end(self) -> None:
-        """It has ended. Idempotent."""
+        """End a call; the last one restores the switch. Idempotent."""
         global _running
         if not self._left:
             return

@@ -1,4 +1,4 @@
-"""Which frames on a stack are ours: those of files in this package, whatever the room."""
+"""The frames on a stack that are ours: those of files in this package, in any room."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""One forward at a time: a lock that its holder may enter again, and that outlives an interrupted forward no longer than
-the forward itself.
+"""One forward at a time: a lock that its holder may enter again, and that does not outlive an interrupted forward.
 
-Torch runs no exit hook after Ctrl-C, so a forward can end without letting go. The gate therefore remembers the frame of the
-call that holds it; when that frame runs no more, the hold is stale and the next caller takes over. A Ctrl-C may come within
-the gate too: who holds it is written at once, and whatever else is left half done costs the next caller some patience.
+Torch runs no exit hook after Ctrl-C, so a forward can end without leaving the gate. The gate therefore remembers the frame
+of the call that holds it. When that frame runs no more, the hold is stale and the next caller takes over. A Ctrl-C may come
+within the gate too: the owner is written in one step, and anything else left half done costs the next caller some patience.
 """
 
 from __future__ import annotations
@@ -16,31 +15,30 @@ from ..errors import BadInput
 from .frames import is_ours
 
 _PATIENCE_S = 0.5  # how often a waiting thread checks whether the holder still runs
-_DETACH_LOOKS = 10  # after so many, a holder that waits for some thread is taken to wait for the one that detaches
+_DETACH_LOOKS = 10  # checks after which a holder that waits for some thread is taken to wait for the detaching one
 
 
 class Gate:
-    """Held from the entry of the outermost call to its exit. Calls inside are not counted, but for those of the module
-    that was called outermost, which may call itself."""
+    """Held from the entry of the outermost call to its exit. Calls inside are not counted, except those of the outermost
+    module, which may call itself."""
 
     def __init__(self) -> None:
-        self._claims = threading.RLock()  # held for moments, by whoever changes who holds the gate
-        self._taken = threading.Lock()  # locked while somebody does: what other threads wait for
+        self._claims = threading.RLock()  # held briefly, to change the holder
+        self._taken = threading.Lock()  # locked while the gate is held; other threads wait for it
         self._owner = 0
         self._frame: FrameType | None = None
         self._path = ""
-        self._below = ""  # what the paths of modules in the one that was called outermost begin with
+        self._below = ""  # beginning of the paths of modules in the outermost one
         self._depth = 0
 
     def enter(self, path: str, frame: FrameType) -> bool:
-        """Enter with the call of the module at `path`, made by `frame`; wait while another thread holds the gate. Return
-        True if this call is the outermost one.
+        """Enter with a call of the module at `path`, made by `frame`; wait while another thread holds the gate. Return True
+        if this call is the outermost one.
 
-        Only calls that the holder does not make by itself look whether it is stale: the root's, and those outside of the
-        module that was called outermost. So where the root's forward was interrupted, and a module of it is called next,
-        that call counts as one of the interrupted forward.
+        Two kinds of calls check for a stale hold: those of the root, and those of modules outside the outermost one. So
+        after an interrupted forward of the root, a call of one of its modules counts as part of that forward.
 
-        Raises BadInput where the holder waits for the calling thread: a module was called from a side thread of the forward.
+        Raises BadInput if the holder waits for the calling thread: a side thread of the forward has called a module.
         """
         if self._owner == threading.get_ident() and not ((self._path or not path) and self._is_apart(path) and self.stale()):
             self._depth += path == self._path
@@ -54,9 +52,9 @@ class Gate:
         return True
 
     def enter_to_detach(self, frame: FrameType) -> None:
-        """Enter as a call of the root would; `leave` it as such. Inside of a forward of this thread too.
+        """Enter as a call of the root; `leave` it as such. Works inside a forward of this thread too.
 
-        Raises BadInput where the holder seems to wait for the calling thread.
+        Raises BadInput if the holder seems to wait for the calling thread.
         """
         looks = 0
         if self._owner == threading.get_ident() and not self.stale():
@@ -71,7 +69,7 @@ class Gate:
                 )
 
     def is_inside(self, path: str) -> bool:
-        """Tell whether a call of the module at `path` is one that is not counted."""
+        """Tell whether a call of the module at `path` is inside the outermost call, uncounted."""
         if self._owner != threading.get_ident() or path == self._path:
             return False
         return not (self._path and self._is_apart(path) and self.stale())
@@ -107,7 +105,7 @@ class Gate:
         return held is not None
 
     def _claim(self, path: str, frame: FrameType) -> bool:
-        """Take the gate if nobody holds it, or nobody any more."""
+        """Take the gate if nobody holds it, or the hold is stale."""
         with self._claims:
             if self._owner and not self.stale():
                 return False
@@ -117,18 +115,18 @@ class Gate:
         return True
 
     def _wait(self) -> bool:
-        """Wait until the gate may be free; return False where patience ends first."""
-        return self._taken.acquire(timeout=_PATIENCE_S)  # and stays locked: who comes first, claims
+        """Wait until the gate may be free; return False if patience ends first."""
+        return self._taken.acquire(timeout=_PATIENCE_S)  # and leave it locked for the claim
 
     def _is_apart(self, path: str) -> bool:
-        """Tell whether the module at `path` is not in the one that was called outermost."""
+        """Tell whether the module at `path` is outside the outermost one."""
         return not path or not path.startswith(self._below)
 
     def _holder_waits(self) -> bool:
-        """Tell whether the model's code waits for another thread in the call that holds the gate."""
+        """Tell whether the call that holds the gate waits for another thread, in the model's code."""
         frame = sys._current_frames().get(self._owner)
         waits = frame is not None and frame.f_code.co_filename == threading.__file__
         while frame is not None and frame is not self._frame:
-            waits = waits and not is_ours(frame)  # we wait for plans ourselves
+            waits = waits and not is_ours(frame)  # our own waits are for plans
             frame = frame.f_back
         return waits and frame is not None

@@ -1,7 +1,7 @@
-"""Tie to a live module and untie: native hooks with handles, nothing else.
+"""Tie a live module and untie it: native hooks with handles, nothing else.
 
-Ours is the first pre-hook and is called on every exit, by exception too. The hooks belong to objects so that copying or
-pickling a tied model says what to do instead of running the original's weights.
+Our pre-hook is the first, and our exit hook runs on exceptions too. Hooks belong to objects, so that copying or pickling a
+tied model raises an error with the next step, instead of running the original's weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Leave = Callable[[str, Any], Any]
 
 
 class Hook:
-    """Common to both: no copy of a hook may call the original's weights."""
+    """Base of all hooks. A hook cannot be copied: the copy would call the original's weights."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -45,7 +45,7 @@ def is_tied(module: nn.Module) -> bool:
 class _Tie(Hook):
     """The hooks at one module's entry and exit. They are bound methods, which torch calls faster than objects.
 
-    An `idle` one matters as the outermost call alone; inside of another it costs a look at the gate.
+    An `idle` tie acts on outermost calls alone; inside of another call it only asks the gate.
     """
 
     def __init__(self, path: str, gate: Gate, enter: Enter, leave: Leave) -> None:
@@ -63,7 +63,7 @@ class _Tie(Hook):
         )
 
     def off(self, module: nn.Module) -> None:
-        """Remove hooks from `module` of which the handles are lost."""
+        """Remove our hooks from `module` if their handles are lost."""
         tables = (module._forward_pre_hooks, module._forward_hooks)
         kinds = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_always_called)
         for table, kind in zip(tables, kinds, strict=True):
@@ -85,7 +85,7 @@ class _Tie(Hook):
 
 
 class _LoadHook(Hook):
-    """Before a state_dict is loaded: copies that read the masters come to an end."""
+    """Before a state_dict is loaded: waits for copies that read the masters."""
 
     def __init__(self, path: str, settle: Callable[[], None]) -> None:
         super().__init__(path)
@@ -109,13 +109,13 @@ class Ties:
 
     @property
     def paths(self) -> set[str]:
-        """Dotted paths of all modules of the model, the root's is empty."""
+        """Dotted paths of all modules of the model; the root's is empty."""
         return set(self._modules)
 
     @property
     def entrances(self) -> set[str]:
-        """Paths at which a call may begin that does not come through the root's forward, as in `vae.decode(z)`: modules
-        with children, and what is held directly or in lists by the root or by modules with methods of their own."""
+        """Paths at which a call may begin without the root's forward, as in `vae.decode(z)`: modules with children, and
+        modules held directly or in lists by the root or by modules with methods of their own."""
         found = {path for path, module in self._modules.items() if next(module.children(), None) is not None}
         lists = {path for path in found if not path or _has_ways_in(self._modules[path])}
         return found | {path for path in self._modules if path.rpartition(".")[0] in lists}
@@ -129,13 +129,13 @@ class Ties:
         self._loads = []
 
     def tie_anew(self) -> None:
-        """Tie all modules, whatever is left of the hooks where `set` was cut short."""
+        """Tie all modules, whatever hooks a `set` that was cut short has left."""
         self._handles = {}
         self._remove_strays()
         self.set(self.paths)
 
     def set(self, busy: set[str], entrances: Set[str] = frozenset()) -> None:
-        """Tie the modules at `busy`, whose every call matters, and at `entrances`, whose outermost calls do. No others."""
+        """Tie the modules at `busy`, for every call, and those at `entrances`, for outermost calls. No others."""
         paths = busy | entrances
         if paths != self._handles.keys():
             forget_graphs()
@@ -149,15 +149,15 @@ class Ties:
             self._ties[path].idle = bool(path) and path not in busy
 
     def _remove_strays(self) -> None:
-        """Remove the hooks of which there is no handle."""
+        """Remove our hooks that have no handle."""
         for path, module in self._modules.items():
             if path not in self._handles:
                 self._ties[path].off(module)
 
 
 def _has_ways_in(module: nn.Module) -> bool:
-    """Tell whether the children of `module` may be called without its forward: it is a list, or its class has methods of
-    its own that anybody may call."""
+    """Tell whether the children of `module` may be called without its forward: it is a list, or its class has public methods
+    of its own."""
     if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         return True
     classes = [kind for kind in type(module).__mro__ if not kind.__module__.startswith("torch.nn.")]

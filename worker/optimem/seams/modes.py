@@ -1,7 +1,7 @@
-"""Our modes on torch's stacks, of which each thread has its own. After Ctrl-C a mode stays there, and nobody but its thread
-can take it off.
+"""Our modes on torch's stacks. Each thread has stacks of its own, and only the thread can take a mode off.
 
-So a mode whose forward is over lets all pass, and goes when its thread next comes by.
+After Ctrl-C a mode stays on its stack. So a mode whose forward is over lets all calls pass, and is taken off when its thread
+next calls us.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .frames import is_ours
 
-left_behind: set[int] = set()  # threads on whose stacks modes of ours may lie that are over
+left_behind: set[int] = set()  # threads whose stacks may hold modes of ours that are over
 
 
 class Ours:
-    """What our modes have in common. They last no longer than `owner`, and do not keep it."""
+    """Base of our modes. A mode lasts no longer than `owner`, and does not keep it alive."""
 
     def __init__(self, owner: Any) -> None:
         super().__init__()
@@ -30,11 +30,11 @@ class Ours:
         self._over = False
 
     def owner(self) -> Any:
-        """Return the owner, None once the mode is to let all pass."""
+        """Return the owner; None once the mode lets all calls pass."""
         return None if self._over else self._owner()
 
     def end(self) -> None:
-        """Let all pass from now on, and leave this thread's stack unless somebody else's mode lies on top. Idempotent."""
+        """Let all calls pass from now on, and leave this thread's stack unless a mode of others lies on top. Idempotent."""
         if not self._over:
             self._over = True
             left_behind.add(self._thread)
@@ -43,7 +43,7 @@ class Ours:
 
 
 def sweep() -> None:
-    """Take modes that are over off this thread's stacks, as far as nobody else's lie on top."""
+    """Take modes that are over off this thread's stacks, unless modes of others lie on top."""
     me = threading.get_ident()
     left_behind.discard(me)
     for stack_now in (torch.overrides._get_current_function_mode_stack, _get_current_dispatch_mode_stack):
@@ -58,7 +58,7 @@ def _is_over(mode: object) -> bool:
 
 
 class Stay:
-    """From its making to the end of the call that a caller of ours makes then."""
+    """The nearest call on the stack that is not ours, when this is made."""
 
     def __init__(self) -> None:
         frame = sys._getframe(1)
@@ -67,7 +67,7 @@ class Stay:
         self._frame = frame
 
     def lasts(self) -> bool:
-        """Tell whether that call still runs; to be asked in its thread."""
+        """Tell whether that call still runs. Only for its own thread."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame is not self._frame:
             frame = frame.f_back

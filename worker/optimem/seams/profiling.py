@@ -1,4 +1,4 @@
-"""Spans of a profile: what the pager does shows where somebody profiles, and costs next to nothing where nobody does."""
+"""Spans in a profile for the pager's work. They cost next to nothing while no profiler runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOTHING = nullcontext()
 
 
 def profiled(phase: str, name: str) -> AbstractContextManager[object]:
-    """Return the span `optimem::PHASE NAME` where a profiler runs. Torch's own takes 6 to 14 us even where none does."""
+    """Return the span `optimem::PHASE NAME` if a profiler runs. Torch's own takes 6 to 14 us even if none does."""
     if profiler._is_profiler_enabled:
         return profiler.record_function(f"optimem::{phase} {name}")
     return _NOTHING

@@ -1,4 +1,4 @@
-"""One more try for a forward that failed for want of memory or of a weight, where the caller allows it."""
+"""One more try, if the caller allows it, for a forward that ran out of memory or missed a weight."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Arguments = tuple[Any, Any]  # positional, by keyword
 
 
 class Retry:
-    """Runs a root's forward once more when it failed and `recover` returns arguments to run it with.
+    """Runs a root's forward once more if it failed and `recover` returns arguments to run it with.
 
-    A hook cannot do that: torch raises whatever hooks return. So `forward` is an attribute of the model until `untie`.
+    A hook cannot do that: torch raises the error anyway. So `forward` is an attribute of the model until `untie`.
     """
 
     def __init__(self, model: nn.Module, recover: Callable[[RuntimeError, Any, Any], Arguments | None]) -> None:
@@ -29,8 +29,8 @@ class Retry:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self._forward(*args, **kwargs)
-        except RuntimeError as error:  # torch's for want of memory is one
-            traceback.clear_frames(error.__traceback__)  # they hold what the forward had on the device
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            traceback.clear_frames(error.__traceback__)  # they hold the forward's device tensors
             again = self._recover(error, args, kwargs)
             if again is None:
                 raise

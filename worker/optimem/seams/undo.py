@@ -1,4 +1,4 @@
-"""What is to be undone when a call is over, written down as it is done."""
+"""The steps that undo what a call has done (docs/adr/0012-one-undo-list-per-call.md)."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 
 class Undo:
-    """A list of steps, the latest first. Steps are idempotent: one that Ctrl-C has cut short is done again."""
+    """A list of steps, run latest first. Steps are idempotent: one that Ctrl-C has cut short is run again."""
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], object]] = []
 
     def add(self, step: Callable[[], object]) -> None:
-        """Note `step`, before that which it undoes."""
+        """Note `step`, before the effect that it undoes."""
         self._steps.append(step)
 
     def run(self) -> None:
-        """Undo all. An error of one step does not keep the others from being done; the latest one is raised."""
+        """Run all steps. An error of one does not keep the others from running; the last error is raised."""
         failed: Exception | None = None
         while self._steps:
             try:

@@ -1,7 +1,7 @@
-"""See what a forward does with tensors: every operation before it runs, and what it makes.
+"""Watch a forward: every operation before it runs, and its result.
 
-A dispatch mode sees every operation whoever calls it, also inside torch's composites. A function mode sees calls before
-torch decides anything by the device of an argument, as its recurrent layers do.
+A dispatch mode sees every operation, inside torch's composites too. A function mode sees calls before torch decides anything
+by the device of an argument, as its recurrent layers do.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from torch.utils._pytree import tree_iter
 from .compiled import outside_graphs, pause_compiling
 from .modes import Ours, Stay, left_behind
 
-# What may be asked of a tensor without reading it, as named by torch's function mode.
+# Calls that do not read a tensor, as torch's function mode names them.
 _HARMLESS = frozenset(
     {"size", "dim", "numel", "stride", "element_size", "is_floating_point", "is_complex", "storage_offset"}
 )
 
 
 class Watch:
-    """Tells `saw` of every tensor that is about to be read, and `made` of every result."""
+    """Calls `saw` with every tensor that is about to be read, and `made` with every result."""
 
     def __init__(self, saw: Callable[[torch.Tensor], None], made: Callable[[Any], None]) -> None:
         self.saw = saw
         self.made = made
         self.busy = False  # our own operations run
-        self._stay: Stay | None = None  # while it watches: a frame keeps what its call was given
+        self._stay: Stay | None = None  # only while it watches: a frame keeps the arguments of its call
         self._modes: tuple[_Functions, _Operations] | None = None
         self._go_on: Callable[[], Any] = lambda: None
 
     def start(self) -> None:
-        """Begin to watch the operations of this thread."""
+        """Start to watch the operations of this thread."""
         self._go_on = go_on = weakref.finalize(self, pause_compiling())
         go_on.atexit = False
         self._stay = Stay()
-        self._modes = _Functions(self), _Operations(self)  # others each time: earlier ones may lie on another thread's stack
+        self._modes = _Functions(self), _Operations(self)  # new each time: earlier ones may lie on another thread's stack
         for mode in self._modes:
             mode.__enter__()  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
-        """Cease to watch, whatever has happened. Leaves modes that others have put on top in peace."""
+        """Stop watching, whatever has happened. Leaves modes of others on top in peace."""
         for mode in self._modes or ():
             mode.end()
         self._modes = self._stay = None
         self._go_on()
 
     def see(self, tensor: torch.Tensor) -> None:
-        """Tell of `tensor`, unless the forward has ended and nobody has said so: after Ctrl-C."""
+        """Pass `tensor` to `saw`, unless the forward has ended unnoticed: after Ctrl-C."""
         if isinstance(tensor, nn.Parameter) and self._stay is not None and not self._stay.lasts():
             self.stop()
-            left_behind.add(threading.get_ident())  # the mode that runs now is off the stack only for this moment
+            left_behind.add(threading.get_ident())  # the mode that runs now is off the stack only for this call
         if self._modes is not None:
             self.saw(tensor)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Keep our own operations out of what is seen."""
+        """Hide our own operations from the watch."""
         before, self.busy = self.busy, True
         try:
             yield
@@ -85,7 +85,7 @@ class _Functions(Ours, TorchFunctionMode):
 class _Operations(Ours, TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Keep torch from wrapping our method in its own mark for Dynamo, whose first call imports the compiler: seconds."""
+        """Keep torch from wrapping our method for Dynamo: the wrapper's first call imports the compiler, for seconds."""
         return False
 
     @outside_graphs
@@ -103,8 +103,8 @@ class _Operations(Ours, TorchDispatchMode):
 
 
 def _reads(func: Any) -> bool:
-    """Tell whether a call may read its arguments. Asking for the device counts: where a weight is decides where callers
-    put tensors, so whoever asks must hold it."""
+    """Tell whether a call may read its arguments. Asking for the device counts: callers put tensors where a weight is, so a
+    module that asks must hold the weight."""
     name = getattr(func, "__name__", "")
     if name in ("__get__", "__set__", "__delete__"):
         return bool(getattr(func, "__self__", None) is torch.Tensor.device)

@@ -1,7 +1,7 @@
 """Work that Ctrl-C must not cut in two.
 
-Python runs signal handlers in the main thread alone, so such work is done in another one. Who is interrupted while it waits
-leaves the work running.
+Python runs signal handlers in the main thread alone, so such work runs in another thread. A caller that is interrupted while
+it waits leaves the work running.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Whole:
         self._latest: _Work | None = None
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do `work` and raise what it raises."""
+        """Run `work` and raise its error."""
         self._latest = latest = _Work(work)
         threading.Thread(target=latest.run, name="optimem-whole", daemon=True).start()
         latest.over.wait()
@@ -25,7 +25,7 @@ class Whole:
             raise latest.error
 
     def settle(self) -> None:
-        """Wait until work that was left running has ended. What has not begun will not."""
+        """Wait for work that was left running. Work that has not begun never will."""
         if self._latest is not None and not self._latest.claim():
             self._latest.over.wait()
         self._latest = None
