@@ -48,7 +48,7 @@ def slots(value: Any) -> list[Slot] | None:
 
 
 def fill(container: Any, item_for: Callable[[Any], Any]) -> None:
-    """Replace every item by `item_for` it."""
+    """Replace every item by `item_for(item)`."""
     for item, put in slots(container) or ():
         new = item_for(item)
         if new is not item:
@@ -56,7 +56,7 @@ def fill(container: Any, item_for: Callable[[Any], Any]) -> None:
 
 
 def remade(value: tuple[Any, ...], item_for: Callable[[Any], Any]) -> Any:
-    """Return a tuple of the same class with every item replaced by `item_for` it; the same object if no item changes."""
+    """Return a tuple of the same class with every item replaced by `item_for(item)`; the same object if no item changes."""
     sizes = value.batch_sizes if isinstance(value, PackedSequence) else None
     made = [item if item is sizes else item_for(item) for item in value]
     if all(map(operator.is_, made, value)):

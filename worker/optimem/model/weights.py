@@ -39,22 +39,22 @@ class Weight:
     home: Looks = field(default_factory=list, repr=False)
 
     def view(self, block: torch.Tensor, at: int) -> torch.Tensor:
-        """Return a view of this weight in `block` (bytes), whose span begins at byte `at`."""
+        """Return a view of this weight in `block` (bytes), where its span begins at byte `at`."""
         with torch.inference_mode(self.inference):  # not the mode of the caller, which the view outlives
             typed = block[at : at + self.start + extent(self.size, self.stride, self.dtype)].view(self.dtype)
             origin = typed.storage_offset() + self.start // self.dtype.itemsize
             return typed.as_strided(self.size, self.stride, origin)
 
     def looks(self, block: torch.Tensor, at: int) -> Looks:
-        """Prepare to point into `block` (bytes), whose span begins at byte `at`."""
+        """Prepare to point into `block` (bytes), where the span begins at byte `at`."""
         return [(self.parameter, self.view(block, at))]
 
     def look(self, block: torch.Tensor, at: int) -> None:
-        """Point into `block` (bytes), whose span begins at byte `at`."""
+        """Point into `block` (bytes), where the span begins at byte `at`."""
         take(self.looks(block, at))
 
     def settle(self, block: torch.Tensor, at: int) -> None:
-        """Make `block` (bytes), whose span begins at byte `at`, the home, and point there."""
+        """Make `block` (bytes), where the span begins at byte `at`, the home, and point there."""
         self.home = self.looks(block, at)
         self.go_home()
 
