@@ -1,4 +1,4 @@
-"""What happens to a model's weights and data at the borders of a forward under a plan. `attachment` decides when."""
+"""Move a model's weights and data at the borders of a forward under a plan. `life` decides when."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .store import Store
 
 
 class Engine:
-    """A pager for the weights, sides for the data, and all that is neither: buffers, and parameters of classes of their own.
+    """A pager for the weights, sides for the data, and the tensors that are not paged: buffers, parameters of subclasses.
 
-    `home` is where forwards start, and end where nothing else is wished.
+    `home` is the device where forwards start, and end unless the caller wishes otherwise.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Engine:
 
     @property
     def output(self) -> torch.device | None:
-        """Where results are to go; None where they are to stay where they come about, as all computes on the device."""
+        """The device that results are moved to; None if they stay where they come about, all of them on the device."""
         return self._output or (self.home if self.home == CPU or self.both_sides else None)
 
     @property
@@ -82,36 +82,36 @@ class Engine:
         return self._pager.weight_bytes if self._pager else 0
 
     def is_looked_into(self) -> bool:
-        """Tell, between forwards, whether somebody keeps a view of a weight whose bytes on the device change under it."""
+        """Tell, between forwards, whether somebody keeps a view of a weight whose bytes on the device will change."""
         return self._pager is not None and self._pager.is_looked_into()
 
     def spoil(self) -> None:
-        """Make such a view look at NaN. Nothing may follow but `close`."""
+        """Fill the bytes under such a view with NaN. Only `close` may follow."""
         if self._pager:
             self._pager.spoil()
 
     def held(self) -> set[Span]:
-        """Return the weights that stay on the device."""
+        """Return the spans that stay on the device."""
         return self._pager.residents() if self._pager else set()
 
     def follow(self, plan: Plan, units: Sequence[Unit], recording: Recording, held: Held) -> None:
-        """Follow `plan` from now on. `held` are bytes of weights that are on the device already; what the plan keeps there
-        is not brought again."""
+        """Follow `plan` from now on. `held` are weights on the device already; those that the plan keeps are not copied
+        again."""
         self._device.settle()
         order = self._store.with_neighbours(
             [span for index in page.units for span in units[index].spans] for page in plan.pages
         )
-        self._whole.run(lambda: self._store.arrange(order))  # cut short, it would leave bytes that nobody could tell apart
+        self._whole.run(lambda: self._store.arrange(order))  # cut short, it would leave bytes in no known order
         try:
             self._pager = Pager(self._device, self._store, plan, units, recording, held=held, home=self.home)
-        except torch.OutOfMemoryError:  # what was held may lie scattered: begin with a clean card
+        except torch.OutOfMemoryError:  # blocks that were held may be scattered: start with a clean card
             held.clear()
             self._device.give_back()
             self._pager = Pager(self._device, self._store, plan, units, recording, held=held, home=self.home)
         self._take_sides()
 
     def let_go(self) -> Held:
-        """Follow no plan any more. Return what is on the device; it goes when nobody keeps it."""
+        """Stop following the plan. Return the weights on the device, which are freed once nobody keeps them."""
         held: Held = {}
         if self._pager is not None:
             self._before = self.moved, self.misses
@@ -121,20 +121,20 @@ class Engine:
         return held
 
     def drop(self) -> None:
-        """Follow no plan any more, and let go of all that is on the device without a look at what is noted of it: a call was
-        cut short, perhaps within the pager."""
+        """Stop following the plan and free the device, without reading the pager's notes: a call was cut short, perhaps
+        within the pager."""
         self._whole.settle()
         self._device.settle()
         self._before = self.moved, self.misses
         pager, self._pager = self._pager, None
         self._store.come_home()
         if pager is not None:
-            vars(pager).clear()  # who keeps the error keeps the frames in which it came, and those the pager
+            vars(pager).clear()  # whoever keeps the error keeps its frames, and those keep the pager
         self._sides.end()
         self._change_sides(Sides({}, self.home))
 
     def tied(self, *, every: bool) -> set[str]:
-        """Return the paths of the modules whose borders matter; `every` asks for those that only matter for timing."""
+        """Return the paths of the modules whose borders matter, with `every` also of those that matter only for timing."""
         return self._pager.readers(every=every or self.both_sides) if self._pager else set()
 
     def begin(self) -> None:
@@ -144,12 +144,12 @@ class Engine:
         self._sides.begin()
 
     def enter(self, path: str, args: Any, kwargs: Any, *, next_lap: bool) -> tuple[Any, Any, int | None]:
-        """Make module `path` ready; return its arguments and the copy that was waited for."""
+        """Acquire the pages of module `path`; return its arguments and the copy that the device waits for."""
         waited = self._pager.acquire(path, next_lap=next_lap) if self._pager else None
         return *self._sides.enter(path, args, kwargs), waited
 
     def leave(self, path: str) -> None:
-        """Let module `path` go."""
+        """Release the pages of module `path`."""
         self._sides.leave(path)
         if self._pager:
             self._pager.release(path)
@@ -161,28 +161,28 @@ class Engine:
             self._pager.finish(lap=lap)
 
     def on_cpu(self) -> bool:
-        """Tell whether the CPU computes what comes now."""
+        """Tell whether the CPU computes the next step."""
         return self._sides.now.type == "cpu"
 
     def rest(self, place: torch.device) -> None:
-        """Let the next outermost call compute at `place`, whatever the plan."""
+        """Send the tensors that are not paged to `place`, where the next outermost call computes."""
         self._send(lambda path: place)
 
     def weigh(self) -> None:
-        """Begin an outermost call that computes on the CPU; what earlier ones have left on the device comes there."""
+        """Begin an outermost call on the CPU; data that earlier calls have left on the device is brought there."""
         self.rest(CPU)
         self._weighed = True
         self._change_sides(Sides({}, CPU, [self._device.torch]))
         self._sides.begin()
 
     def touch(self, span: Span) -> None:
-        """Bring a span for a reader that holds nothing, if it is not there."""
+        """Fetch a span for a reader that has not acquired it, unless it is on the device."""
         if self._pager:
             self._pager.touch(span)
 
     def shrink(self, nbytes: int, *, at_start: bool) -> int | None:
-        """Give device bytes back now and return how many; None where it must wait for another border. `at_start` tells that
-        nothing of the model runs yet."""
+        """Give device bytes back now and return how many; None if that must wait for another border. `at_start`: no module
+        of the model runs yet."""
         if self._pager is None:
             return 0
         freed = self._pager.shrink(nbytes, at_start=at_start, all_tied=self.both_sides)
@@ -192,12 +192,12 @@ class Engine:
         return freed
 
     def refresh(self) -> None:
-        """The masters have changed: bring what is on the device again."""
+        """The masters have changed: copy the weights on the device again."""
         if self._pager:
             self._pager.refresh()
 
     def storages(self) -> set[int]:
-        """Return the storage pointers of device bytes that weights look into."""
+        """Return the storage pointers of device bytes that weights view."""
         return self._pager.storages() if self._pager else set()
 
     def close(self) -> None:
@@ -213,13 +213,13 @@ class Engine:
         self.place_fixed()
 
     def _change_sides(self, sides: Sides) -> None:
-        """Compute on other `sides`. Graphs that torch.compile has made are of one side each."""
+        """Compute on other `sides`. Drops the graphs of torch.compile, each of which is of one side."""
         if self._sides.both or sides.both:
             forget_graphs()
         self._sides = sides
 
     def place_fixed(self) -> None:
-        """Send what stays itself to the side of the module that holds it now."""
+        """Send each tensor that is not paged to the side of the module that holds it now."""
         self._send(self._sides.around)
 
     def _send(self, place: Callable[[str], torch.device]) -> None:

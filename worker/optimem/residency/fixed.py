@@ -1,8 +1,8 @@
-"""What is not paged: buffers, parameters that share bytes with them, parameters of classes of their own, and packed
+"""Tensors that are not paged: buffers, parameters that share bytes with them, parameters of subclasses. Also packed
 parameters, which are no tensors at all.
 
-All but the last stay on the device and move as they are: bytes that tensors share stay shared, strides stay. The packed are
-what torch's dynamic quantisation makes; only the CPU can compute with them, so data goes there and comes back.
+The tensors stay on the device. They move as they are: shared bytes stay shared, strides stay. Packed parameters come from
+torch's dynamic quantisation; only the CPU can compute with them, so data goes there and comes back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _QUANTISED = "torch.ao.nn."
 
 
 def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
-    """Move `tensors` to `device`, each staying the object that it is."""
+    """Move `tensors` to `device`. Each stays the same object."""
     away = [tensor for tensor in tensors if tensor.device.type != device.type]
     with torch.inference_mode(False), torch.no_grad():
         for span in spans_of(named(("", tensor) for tensor in away)):
@@ -37,7 +37,7 @@ def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
 
 
 def send_home(model: nn.Module) -> None:
-    """Move to the CPU whatever tensors the modules of `model` hold now, in containers too: buffers may have been replaced,
+    """Move all tensors that the modules of `model` hold to the CPU, in containers too: buffers may have been replaced,
     attributes set, caches filled."""
     tables = [
         (vars(module), [*module._parameters.values()], [*module._buffers.values()])  # traced modules' tables are no dicts
@@ -47,14 +47,14 @@ def send_home(model: nn.Module) -> None:
 
 
 def together(inventory: Inventory) -> dict[int, str]:
-    """Return, by the ids of tensors that share bytes, the path of the module that holds the first of them. Where one goes,
-    all go: else they would come apart."""
+    """Return, by the ids of tensors that share bytes, the path of the module that holds the first of them. They move
+    together, else they would come apart."""
     spans = spans_of(named(zip(inventory.fixed_names, inventory.fixed, strict=True)))
     return {id(weight.parameter): span.owner for span in spans if len(span.weights) > 1 for weight in span.weights}
 
 
 def kept(inventory: Inventory, model: nn.Module) -> tuple[str, ...]:
-    """Say what is on the device all the time, or on the CPU, and why."""
+    """Return the names of what stays on the device, or on the CPU, and why it does."""
     tensors = [f"{name}: {_why(tensor)}" for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True)]
     return *tensors, *(f"{path or 'the model'}: packed parameters, computed on the CPU" for path in packed(model))
 

@@ -1,7 +1,7 @@
-"""Residency under a plan: which page is on the device now, and where its parameters look.
+"""Residency under a plan: which pages are on the device now, and where their parameters point.
 
-`acquire` makes what a reader needs usable on the current stream, `release` lets go; each is a no-op where there is nothing
-to do. The pager follows the plan without thinking; what the plan does not foresee is fetched on touch and counted.
+`acquire` makes the pages of a reader usable on the current stream, `release` ends that use; each is a no-op if there is
+nothing to do. The pager decides nothing: reads that the plan does not foresee are fetched on touch and counted.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from .touch import Touched
 
 @dataclass(eq=False)
 class Page:
-    """A page and what holds it. `turn` is its place in the arena, if it has one now."""
+    """A page and its state. `turn` is its place in the arena, if it has one now."""
 
     index: int
     name: str
     placement: str
     spans: tuple[Span, ...]
-    source: torch.Tensor | None  # its bytes in the slab; None for pages that never move as one
+    source: torch.Tensor | None  # its bytes in the store; None for pages that never move as one
     uses: tuple[tuple[int, int], ...]
     holds: int = 0
     turn: Turn | None = None
     pieces: Held = field(default_factory=dict)  # a resident page's bytes
-    look: Looks = field(default_factory=list)  # where a resident page's parameters look
-    home: Looks = field(default_factory=list)  # where they look when the page is not on the device
+    look: Looks = field(default_factory=list)  # where a resident page's parameters point
+    home: Looks = field(default_factory=list)  # where they point when the page is not on the device
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +48,7 @@ class Page:
 
 
 class Pager:
-    """Follows one plan. Between forwards all parameters look at the masters."""
+    """Follows one plan. Between forwards all parameters point to the masters."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class Pager:
         held: Held,
         home: torch.device,
     ) -> None:
-        """`held` is emptied: what of it the plan keeps on the device stays, all else is let go. `home` is where modules
-        compute of which the plan says nothing."""
+        """`held` is emptied: spans that the plan keeps on the device stay, all others are dropped. `home` is the side of
+        modules that the plan does not mention."""
         self._device = device
         self._store = store
         self._plan = plan
@@ -83,7 +83,7 @@ class Pager:
             _exits(_readers(plan.pages[copy.page].units, units), recording.borders[copy.first + 1 : copy.last + 2])
             for copy in plan.copies
         ]
-        self._lookers = use_count(self._arena.untyped_storage())  # which are ours
+        self._lookers = use_count(self._arena.untyped_storage())  # all are ours
         self._note_residents()
         self._ring = Ring(plan.copies, plan.laps, self._issue)
         self._pending = [self._fetch(*gap) for gap in missing]
@@ -104,31 +104,31 @@ class Pager:
         return {span for page in self.pages for span in page.pieces}
 
     def readers(self, *, every: bool) -> set[str]:
-        """Return the paths of the modules that must acquire: those with pages that may be elsewhere, or all."""
+        """Return the paths of the modules that must acquire: those with pages that may be off the device, or all."""
         return {path for path, needs in self._needs.items() if every or not all(page.pieces for page, _ in needs)}
 
     def sides(self) -> dict[str, torch.device]:
-        """Return where each reader computes: on the CPU if it reads a page that stays there."""
+        """Return where each reader computes: on the CPU if it reads a page that stays in RAM."""
         return {
             path: CPU if any(self._stays_in_ram(page) for page, _ in needs) else self._device.torch
             for path, needs in self._needs.items()
         }
 
     def places(self) -> set[torch.device]:
-        """Return where the pages are that forwards read."""
+        """Return the sides of the pages that forwards read."""
         read = [page for page in self.pages if page.placement != "unread"]
         return {CPU if self._stays_in_ram(page) else self._device.torch for page in read}
 
     def storages(self) -> set[int]:
-        """Return the storage pointers of all device bytes that weights look into now."""
+        """Return the storage pointers of all device bytes that weights view now."""
         return self._storages | self._touched.storages()
 
     def is_looked_into(self) -> bool:
-        """Tell, between forwards, whether somebody keeps a view of weights in the arena, whose bytes change under it."""
+        """Tell, between forwards, whether somebody keeps a view of the arena, whose bytes will change."""
         return use_count(self._arena.untyped_storage()) > self._lookers
 
     def spoil(self) -> None:
-        """Fill the arena with NaN, so that nothing that looks there can be right by luck. Nothing may follow but `close`."""
+        """Fill the arena with NaN, so that no view of it can be right by luck. Only `close` may follow."""
         self._device.settle()
         self._arena.fill_(0xFF)
 
@@ -140,7 +140,7 @@ class Pager:
         take(self._out)
 
     def acquire(self, path: str, *, next_lap: bool) -> int | None:
-        """Make everything that `path` reads usable. Return the copy that the device had to wait for, if any.
+        """Make every page that `path` reads usable. Return the copy that the device has to wait for, if any.
 
         `next_lap` allows a turn of the next lap, for calls that do not come through the root.
         """
@@ -154,7 +154,7 @@ class Pager:
                 self._fetch_on_touch(page, spans)
                 continue
             if self._touched.nbytes:
-                self._touched.drop(page.spans)  # what a stray reader has brought
+                self._touched.drop(page.spans)  # spans that a stray reader has fetched
             with profiled("acquire", page.name):
                 self._device.wait(turn.ready)
                 page.turn = turn
@@ -163,7 +163,7 @@ class Pager:
         return waited
 
     def release(self, path: str) -> None:
-        """Let go of everything that `path` reads."""
+        """Release every page that `path` reads."""
         for page, _ in self._needs.get(path, ()):
             page.holds = max(0, page.holds - 1)
             if page.turn is not None:
@@ -175,13 +175,13 @@ class Pager:
                 self._touched.drop(page.spans)
 
     def touch(self, span: Span) -> None:
-        """Bring `span`, until its page is let go or the forward ends, for a reader that does not hold it."""
+        """Fetch `span` for a reader that has not acquired it, until its page is released or the forward ends."""
         page = self._page_of[span]
         if not (page.pieces or page.turn is not None or span in self._touched or self._stays_in_ram(page)):
             self._fetch_on_touch(page, [span])
 
     def finish(self, *, lap: bool) -> None:
-        """End an outermost call: whatever is still held is let go, and parameters look at the masters again."""
+        """End an outermost call: release all pages, and point all parameters to the masters."""
         self._touched.drop_all()
         for page in self.pages:
             page.holds = 0
@@ -194,8 +194,8 @@ class Pager:
             self._ring.end_lap()
 
     def shrink(self, nbytes: int, *, at_start: bool, all_tied: bool) -> int | None:
-        """Evict residents that nobody holds now until `nbytes` are free. Return how many are, None where it is not known
-        who holds them: at the start of a forward it is, where all readers are tied, and while a streamed page is held."""
+        """Evict residents that nobody holds now until `nbytes` are free. Return how many are; None if the holders are not
+        known. They are known at the start of a forward, if all readers are tied, and while a streamed page is held."""
         step = None if at_start else self._step()
         if step is None and not at_start and not all_tied:
             return None
@@ -212,12 +212,12 @@ class Pager:
         return freed
 
     def _step(self) -> int | None:
-        """Return the recorded step at which we are, as far as held pages tell."""
+        """Return the recorded step that runs now, as far as held pages tell."""
         steps = [self._ring.first_step(page.turn) for page in self.pages if page.turn is not None]
         return max(steps, default=None)
 
     def refresh(self) -> None:
-        """Bring everything again: the masters have changed."""
+        """The masters have changed: copy everything again."""
         self._device.settle()
         self._ring.restart()
         self._pending = [
@@ -228,7 +228,7 @@ class Pager:
         self._ring.issue_ahead()
 
     def close(self) -> Held:
-        """Let go of the device, and return what is there of residents. Parameters look at the masters."""
+        """Leave the device; return the residents' bytes there. Parameters point to the masters."""
         self._device.settle()
         held: Held = {}
         for page in self.pages:
@@ -252,15 +252,15 @@ class Pager:
         return Page(index, members[0].path, planned.placement, spans, source, uses, home=home)
 
     def _make_residents(self, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
-        """Make residents of what is `held`. Return what must still be brought: target, source, and the page's name."""
+        """Make residents of spans that are `held`. Return the copies still to issue: target, source, and the page's name."""
         residents = [page for page in self.pages if page.placement == "resident" and page.source is not None]
         keep(held, {span for page in residents for span in page.spans}, self._device, self._plan.budget_bytes)
-        self._device.settle()  # the copies to come may land in what was freed
+        self._device.settle()  # coming copies may land in freed bytes
         self._device.give_back()
         return [gap for page in residents for gap in self._fill(page, held)]
 
     def _fill(self, page: Page, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
-        """Make `page` resident with what is `held` of it, and blocks for the gaps; return these."""
+        """Make `page` resident with its spans that are `held` and new blocks for the gaps; return the copies into these."""
         assert page.source is not None
         page.pieces = {span: held.pop(span) for span in page.spans if span in held}
         brought = []
@@ -274,7 +274,7 @@ class Pager:
         return brought
 
     def _note_residents(self) -> None:
-        """Note what every outermost call needs of the pages that are resident now."""
+        """Note the looks and bytes of the pages that are resident now, for every outermost call."""
         residents = [page for page in self.pages if page.pieces]
         self._resident_bytes = sum(page.nbytes for page in residents)
         blocks = [self._arena, *(piece.block for page in residents for piece in page.pieces.values())]
@@ -304,7 +304,7 @@ class Pager:
         return turn
 
     def _end_idle_turns(self) -> None:
-        """End turns that wait for a reader which this forward seems to skip."""
+        """End turns that wait for a reader that this forward seems to skip."""
         for page in self.pages:
             if page.turn is not None and page.holds == 0:
                 self._end_turn(page)
@@ -322,8 +322,8 @@ class Pager:
             page.turn = None
 
     def _stays_in_ram(self, page: Page) -> bool:
-        """Tell whether the CPU computes with `page`: as planned, or since it has no place on the device and forwards start
-        in RAM."""
+        """Tell whether the CPU computes with `page`: by the plan, or because it is not on the device and forwards start in
+        RAM."""
         return page.placement == "cpu" or (self._home == CPU and not page.pieces and page.turn is None)
 
     def _fetch_on_touch(self, page: Page, spans: Iterable[Span]) -> None:
@@ -342,7 +342,7 @@ class Pager:
 def _needs(
     pages: Sequence[Page], units: Sequence[Unit], plan: Plan, called: set[str]
 ) -> Mapping[str, list[tuple[Page, list[Span]]]]:
-    """Per reader: its pages, and which spans of each it reads. A module that was not called yet reads its own."""
+    """Return, per reader, its pages and the spans that it reads of each. A module that was not called yet reads its own."""
     needs: dict[str, dict[Page, list[Span]]] = {}
     for page in pages:
         for index in plan.pages[page.index].units:

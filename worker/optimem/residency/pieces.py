@@ -1,4 +1,4 @@
-"""Bytes of weights on the device, whatever brought them there: how one plan's residents become the next one's."""
+"""Weights on the device, however they came there: how one plan's residents become the next one's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..model.units import Span, aligned
 
 
 class Piece(NamedTuple):
-    """Where the bytes of a span are: from byte `at` of a block."""
+    """The place of a span's bytes: from byte `at` of a block."""
 
     block: torch.Tensor
     at: int
@@ -22,8 +22,8 @@ Held = dict[Span, Piece]
 
 
 def keep(held: Held, wanted: Collection[Span], device: Device, room: int) -> None:
-    """Let go of all in `held` that is not `wanted`. What shares its block with what goes, or has gone, is copied out of it,
-    if all that is held and the copies of a block fit into `room` bytes; else it goes too."""
+    """Drop the spans in `held` that are not `wanted`. A span that shares its block with dropped ones is copied out of it, if
+    all that is held and the copies of that block fit into `room` bytes; else it is dropped too."""
     for span in [span for span in held if span not in wanted]:
         del held[span]
     taken = sum(held[spans[0]].block.numel() for spans in by_block(held))
@@ -52,7 +52,7 @@ def _leave_block(held: Held, spans: Sequence[Span], device: Device, *, copy: boo
 
 
 def in_one_block(spans: Sequence[Span], block: torch.Tensor) -> Held:
-    """Say where the bytes of `spans` are that lie in `block` one behind the other."""
+    """Return the pieces of `spans`, which lie in `block` one behind the other."""
     held, at = {}, 0
     for span in spans:
         held[span] = Piece(block, at)
@@ -61,7 +61,7 @@ def in_one_block(spans: Sequence[Span], block: torch.Tensor) -> Held:
 
 
 def gaps(spans: Sequence[Span], held: Held) -> list[tuple[int, list[Span]]]:
-    """Return the runs of neighbours in `spans` that are not `held`, and the byte of the page at which each begins."""
+    """Return the runs of neighbours in `spans` that are not `held`, each with the byte of the page at which it begins."""
     runs: list[tuple[int, list[Span]]] = []
     at, after_gap = 0, False
     for span in spans:

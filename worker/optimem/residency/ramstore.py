@@ -1,7 +1,7 @@
-"""The masters: every pageable weight's home in RAM, one slab of host memory, page-locked where that can be had.
+"""The masters: every pageable weight's home in RAM, in one slab of host memory, page-locked if possible.
 
-The slab starts in the order of registration. Where pages want other neighbours, as few bytes as possible are moved: within
-the slab, or to another one where somebody else looks into this one, who keeps the old bytes.
+The slab starts in the order of registration. If pages want other neighbours, as few bytes as possible move within the slab.
+If somebody else views the slab, the weights move to a new one, and the viewer keeps the old bytes.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ class RamStore:
         return list(dict.fromkeys(span for old in self._order for span in page_of.get(old, (old,))))
 
     def arrange(self, order: Sequence[Span]) -> None:
-        """See `Store`. Only what lies between places where both orders hold the same spans is moved.
+        """See `Store`. Moves only the runs of spans in which both orders differ.
 
-        Nothing of ours but parameters and their homes may look into the slab.
+        Of our own tensors only parameters and their homes may view the slab.
         """
         wanted = _layout(order)
         if wanted != self._at and self._is_shared():
@@ -111,7 +111,7 @@ class RamStore:
         self._settle_in(order, moved)
 
     def _is_shared(self) -> bool:
-        """Tell whether more looks into the slab than what we know: a state_dict, an alias that the model keeps."""
+        """Tell whether tensors other than ours view the slab: a state_dict, an alias that the model keeps."""
         slab = self.slab.untyped_storage()
         weights = [weight for span in self._at for weight in span.weights]
         views = [view for weight in weights for _, view in weight.home]
@@ -120,7 +120,7 @@ class RamStore:
         return use_count(slab) > sum(storage_pointer(tensor) == slab.data_ptr() for tensor in ours)
 
     def _move_out(self, order: Sequence[Span], wanted: dict[Span, int]) -> None:
-        """Move to another slab with `order` in it, and leave this one to those who look into it."""
+        """Move to a new slab that is laid out in `order`, and leave the old one to its other viewers."""
         memory = HostMemory(self._device, sum(aligned(span.nbytes) for span in order))
         for span in order:
             source = self._at_span(span) if span in self._at else span.source()
@@ -163,7 +163,7 @@ class RamStore:
         self._memory.unlock()
 
     def _give_away(self, span: Span) -> None:
-        """Let the parameters of `span` look into a storage of its own."""
+        """Point the parameters of `span` to a storage of their own."""
         with torch.inference_mode(False):
             own = span.own(self._at_span(span))
         for weight in span.weights:
@@ -171,7 +171,7 @@ class RamStore:
             weight.look(own, 0)
 
     def _gather(self, spans: Sequence[Span]) -> None:
-        """Move the weights in one by one, which frees what they were copied from: RAM never holds them twice."""
+        """Move the weights in one by one. Each move frees its source: RAM never holds the weights twice."""
         untrimmed = 0
         for span in spans:
             self._at_span(span).copy_(span.source())
@@ -206,7 +206,7 @@ def _layout(spans: Sequence[Span]) -> dict[Span, int]:
 
 
 def _windows(old: Sequence[Span], new: Sequence[Span]) -> list[tuple[list[Span], list[Span]]]:
-    """Cut both orders at every place where the same spans lie before it; return the pieces that differ."""
+    """Cut both orders wherever the same spans lie before the cut; return the pieces that differ."""
     pieces: list[tuple[list[Span], list[Span]]] = []
     start, only_old, only_new = 0, set[Span](), set[Span]()
     for index, (left, right) in enumerate(zip(old, new, strict=True)):

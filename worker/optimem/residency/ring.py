@@ -1,9 +1,9 @@
 """The ring: streamed pages take turns in the arena, in the order of the plan, lap after lap.
 
 It knows marks and copies, no modules and no parameters. Copies are counted through all laps by one number n; copy n is entry
-n mod K of the plan. A turn of the ring may take several laps, with the same pages at other offsets in each. A copy may be
-issued as soon as the host knows the mark after which its arena bytes are free, which is long before the device gets there:
-the copy stream waits for it, the host does not.
+n mod K of the plan. The plan's copies may span several laps, with the same pages at other offsets in each. A copy is issued
+as soon as the host knows the mark after which its arena bytes are free, which is long before the device gets there: the copy
+stream waits for the mark, the host does not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..wire.protocol import Copy
 
 @dataclass(slots=True)
 class Turn:
-    """One copy of one lap: `ready` is the mark of its end, `exits` how many readers have left the page since."""
+    """One copy of one lap: `ready` is the mark of its end, `exits` counts the readers that have left the page since."""
 
     number: int
     entry: int
@@ -49,7 +49,7 @@ class Ring:
         self._ahead: deque[Turn] = deque()
 
     def issue_ahead(self) -> None:
-        """Start every copy whose arena bytes are free or have a mark after which they will be."""
+        """Issue every copy whose arena bytes are free, or have a mark after which they will be."""
         count, number = len(self._copies), self._issued
         while count and number < self._freed + (distance := self._after[number % count]):
             entry, blocker = number % count, number - distance
@@ -60,10 +60,10 @@ class Ring:
             self._issued = number = number + 1
 
     def take(self, page: int, *, next_lap: bool) -> Turn | None:
-        """Return the turn of `page` that comes next, None where none is on its way in this lap.
+        """Return the next turn of `page`; None if none is under way in this lap.
 
         Turns before it that nobody took are over: the forward went another way. With `next_lap` a turn of the next lap
-        ends this one.
+        counts too, and ends this lap.
         """
         waiting = self._waiting.get(page)
         if not waiting:
@@ -85,7 +85,7 @@ class Ring:
         self._advance()
 
     def end_lap(self) -> None:
-        """End the lap: what was not taken in it is over. Turns in use must have been given back."""
+        """End the lap: turns that were not taken in it are over. Turns in use must have been given back."""
         self._skip_to(self._lap_end())
         self._lap += 1
         self.issue_ahead()

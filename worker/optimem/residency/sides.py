@@ -1,7 +1,7 @@
 """Where modules compute under a plan, and how data gets there.
 
-Data stays where it was computed until a module begins that computes elsewhere: at its entry its arguments change sides. So
-they cross only at the borders of runs of modules on one side. What happens between modules (a residual sum, a concatenation)
+Data stays where it was computed until a module on the other side begins: its arguments change sides at its entry. So data
+crosses only at the borders of runs of modules on one side. An operation between modules (a residual sum, a concatenation)
 may meet tensors of both sides; a function mode brings them together while a plan has two sides.
 """
 
@@ -21,19 +21,18 @@ from ..seams.modes import Ours
 
 CPU = torch.device("cpu")
 
-# Calls whose arguments may lie on different devices, as named by torch's function mode.
+# Calls whose arguments may lie on different devices, as torch's function mode names them.
 _ACROSS = frozenset(
     {"to", "copy_", "type_as", "view_as", "reshape_as", "expand_as", "set_", "__get__", "__set__", "__delete__"}
 )
-# Those whose second argument torch wants on the CPU where it counts something: lengths, batch sizes, indices to split at.
+# Calls whose second argument torch wants on the CPU if it counts something: lengths, batch sizes, indices to split at.
 _COUNTED = frozenset(
     {"_pack_padded_sequence", "_pad_packed_sequence", "lstm", "gru", "rnn_tanh", "rnn_relu", "tensor_split"}
 )
 
 
 class Sides:
-    """The side of every module that reads weights, by dotted path, and of the weights. `now` is the side of the module that
-    began last."""
+    """The side of every module that reads weights, by dotted path. `now` is the side of the module that began last."""
 
     def __init__(self, of: Mapping[str, torch.device], start: torch.device, weights: Iterable[torch.device] = ()) -> None:
         self._of = of
@@ -44,29 +43,28 @@ class Sides:
 
     @property
     def both(self) -> bool:
-        """True where data or weights are on the CPU in some modules and on the device in others."""
+        """True if data or weights are on the CPU in some modules and on the device in others."""
         return self._mode is not None
 
     def change(self, of: Mapping[str, torch.device]) -> None:
-        """Follow `of` from now on, in the middle of a call too: what modules were lent stays lent, and data may still lie on
-        either side."""
+        """Follow `of` from now on, within a call too: modules keep their loans, and data may still lie on either side."""
         self._of = of
 
     def begin(self) -> None:
         """Begin an outermost call, on the thread that makes it."""
         self.now = self._start
         if self._mode is not None:
-            self._mode = _Meeting(self)  # another each time: an earlier one may lie on another thread's stack
+            self._mode = _Meeting(self)  # new each time: an earlier one may lie on another thread's stack
             self._mode.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
-        """End it, whatever has happened. Leaves modes that others have put on top in peace."""
+        """End it, whatever has happened. Leaves modes of others on top in peace."""
         self._loans = {}
         if self._mode is not None:
             self._mode.end()
 
     def enter(self, path: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Return the arguments where module `path` needs them: as they are if it reads no weights."""
+        """Return the arguments on the side of module `path`; as they are if it reads no weights."""
         side = self._of.get(path) if self._mode is not None else None
         if side is None:
             return args, kwargs
@@ -77,14 +75,14 @@ class Sides:
         return args, kwargs
 
     def leave(self, path: str) -> None:
-        """Give back what module `path` was lent, with what it has written there. Its result stays where it is."""
+        """End the loan to module `path`: its writes go to the caller's tensors. Its result stays where it is."""
         loans = self._loans.get(path)
         if loans:
             loans.pop().give_back()
 
     def around(self, path: str) -> torch.device:
-        """Return the side for what module `path` holds beside weights: its own, else the one of all modules inside it,
-        else that on which forwards start."""
+        """Return the side for the other tensors of module `path`: its own side, else the one of all modules inside it, else
+        the one on which forwards start."""
         own = self._of.get(path)
         inside = {side for name, side in self._of.items() if is_under(name, path)}
         if own is not None:
@@ -98,7 +96,7 @@ def is_under(path: str, ancestor: str) -> bool:
 
 
 class _Meeting(Ours, TorchFunctionMode):
-    """Lends the tensors of a call to one device where they lie on two, while its owner, the sides, is at work."""
+    """Lends the tensors of a call to one device if they lie on two, while its owner, the sides, is at work."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -114,7 +112,7 @@ class _Meeting(Ours, TorchFunctionMode):
         return self._together(func, args, kwargs, counts)
 
     def _together(self, func: Any, args: Any, kwargs: Any, counts: torch.Tensor | None) -> Any:
-        """Call `func` with all but `counts` lent to one device, and give back."""
+        """Call `func` with all tensors but `counts` lent to one device, and end the loan."""
         met = [tensor for tensor in moving.tensors((args, kwargs)) if tensor is not counts]
         written = written_by(func, args, kwargs)
         if len({tensor.device for tensor in met if not _is_number(tensor)} | {tensor.device for tensor in written}) < 2:
@@ -127,7 +125,7 @@ class _Meeting(Ours, TorchFunctionMode):
             loan.give_back()
 
     def _place(self, met: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> torch.device:
-        """What is written to stays where it is, a weight too, and all else comes to where modules compute now."""
+        """Return the device of the tensors that are written to, else of a weight, else where modules compute now."""
         fixed = [*written, *(tensor for tensor in met if isinstance(tensor, nn.Parameter))]
         return fixed[0].device if fixed else self.owner().now
 
@@ -137,5 +135,5 @@ def _counts(value: Any) -> bool:
 
 
 def _is_number(tensor: torch.Tensor) -> bool:
-    """Tell whether torch takes `tensor` on any device: a number on the CPU."""
+    """Tell whether `tensor` is a number on the CPU, which torch takes on any device."""
     return tensor.dim() == 0 and tensor.device.type == "cpu"

@@ -1,6 +1,6 @@
 """Where weights are at home. `ramstore` keeps them in RAM; another tier is another `Store`.
 
-A store owns the homes: while it lives, a weight that is not on the device looks at its home.
+A store owns the homes: a weight that is not on the device points to its home (docs/adr/0014-a-store-for-homes.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..model.weights import Looks, Weight
 
 
 class Store(Protocol):
-    """The homes of all pageable weights, in one order of spans. Pages are copied from it, and nothing is copied back."""
+    """The homes of all pageable weights, in one order of spans. Pages are copied from the store, and never back."""
 
     @property
     def pinned_bytes(self) -> int:
@@ -28,11 +28,11 @@ class Store(Protocol):
         ...
 
     def home_of(self, weight: Weight) -> Looks:
-        """Return how `weight` looks at its home."""
+        """Return the looks that point `weight` to its home."""
         ...
 
     def insert(self, spans: Sequence[Span]) -> None:
-        """Take in more spans, behind all others. No copy from the store may be in flight."""
+        """Add `spans` behind all others. No copy from the store may be in flight."""
         ...
 
     def remove(self, spans: Sequence[Span]) -> None:
@@ -40,7 +40,7 @@ class Store(Protocol):
         ...
 
     def sample(self) -> torch.Tensor:
-        """Return host bytes as pages are copied from: what the link is measured with."""
+        """Return host bytes such as pages are copied from, to measure the link with."""
         ...
 
     def behind(self, span: Span) -> Iterator[Span]:
@@ -52,8 +52,8 @@ class Store(Protocol):
         ...
 
     def with_neighbours(self, pages: Iterable[Sequence[Span]]) -> list[Span]:
-        """Return the order that is nearest to the present one and in which the spans of each page are neighbours: they come
-        to where the first of them lies. Pages have no span in common."""
+        """Return the order nearest to the present one in which the spans of each page are neighbours: they move to the place
+        of the page's first span. Pages have no span in common."""
         ...
 
     def arrange(self, order: Sequence[Span]) -> None:
@@ -61,20 +61,20 @@ class Store(Protocol):
         ...
 
     def return_home(self, spans: Iterable[Span]) -> None:
-        """Let the parameters of `spans` look at their homes."""
+        """Point the parameters of `spans` to their homes."""
         ...
 
     def come_home(self) -> None:
-        """Let all parameters look at their homes. Does nothing once `leave` was called."""
+        """Point all parameters to their homes. Does nothing after `leave`."""
         ...
 
     def release(self, spans: Iterable[Span]) -> None:
-        """Let the parameters of `spans`, just released, look at their homes; with OPTIMEM_POISON=1 at NaN instead, until
-        `return_home`, so that a reader that holds nothing cannot be right by luck."""
+        """Point the parameters of `spans`, just released, to their homes; with OPTIMEM_POISON=1 to NaN instead, until
+        `return_home`, so that a reader that has not acquired them cannot be right by luck."""
         ...
 
     def span_of(self, tensor: torch.Tensor) -> Span | None:
-        """Return the span of which `tensor` is a parameter, or into whose home it looks."""
+        """Return the span that `tensor` is a parameter of, or whose home it views; None if there is none."""
         ...
 
     def storages(self) -> set[int]:
@@ -82,10 +82,10 @@ class Store(Protocol):
         ...
 
     def leave(self) -> None:
-        """Give every span a storage of its own again and let the parameters look into it. Idempotent."""
+        """Give every span a storage of its own again and point its parameters there. Idempotent."""
         ...
 
 
 def poison() -> bool:
-    """Tell whether released bytes are to be filled with NaN, which is for tests and for hunting wrong readers."""
+    """Tell whether released bytes are filled with NaN, for tests and to find wrong readers."""
     return os.environ.get("OPTIMEM_POISON") == "1"

@@ -1,8 +1,8 @@
-"""Fetch on touch: bring a span to the device at the moment when somebody reads it, and let it go again.
+"""Fetch on touch: copy a span to the device at the moment when somebody reads it, and drop it again.
 
-This is how the recorded forward runs, and how a later forward that leaves the plan stays right. Copies run in order on the
-current stream, so that nothing else needs to be ordered. Where room is given, small spans that follow in the slab come along
-in the same copy: they are mostly read next.
+The recorded forward runs so, and a later forward that leaves the plan stays right so. Copies run in order on the current
+stream, and need no other ordering. If there is room, small spans that follow in the store come along in the same copy: they
+are mostly read next.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..model.units import Span, aligned, storage_pointer
 from .pieces import Held, Piece, by_block, keep
 from .store import Store, poison
 
-_SMALL = 256 << 10  # bytes that take about as long to copy as a copy takes to begin
-_TOGETHER = 4 << 20  # bytes of spans that are fetched in one copy, if the one that is asked for is not larger by itself
+_SMALL = 256 << 10  # bytes that take about as long to copy as the latency of a copy
+_TOGETHER = 4 << 20  # most bytes to fetch in one copy, unless the span that is asked for is larger
 
 
 @dataclass(eq=False)
 class _Block:
-    """Device bytes of neighbours, which begin at `starts`; `here` are those that still look into it."""
+    """Device bytes of neighbours, which begin at `starts`; the spans in `here` still point into it."""
 
     content: torch.Tensor
     spans: list[Span]
@@ -47,8 +47,8 @@ class Touched:
         self._store = store
         self._poison = poison()
         self._blocks: dict[Span, _Block] = {}
-        self._seen: dict[int, tuple[list[Span], list[int], StorageWeakRef]] = {}  # by storage, while anything looks there
-        self.retain: Collection[Span] = ()  # what is let go after all else
+        self._seen: dict[int, tuple[list[Span], list[int], StorageWeakRef]] = {}  # by storage, while a tensor views it
+        self.retain: Collection[Span] = ()  # spans that are dropped last
         self.nbytes = 0  # on the device now
         self.moved = 0  # bytes fetched so far
 
@@ -56,26 +56,26 @@ class Touched:
         return span in self._blocks
 
     def spans(self) -> set[Span]:
-        """Return what is here."""
+        """Return the spans that are here."""
         return set(self._blocks)
 
     def storages(self) -> set[int]:
-        """Return the storage pointers of what is here."""
+        """Return the storage pointers of the spans that are here."""
         return {block.content.untyped_storage().data_ptr() for block in self._blocks.values()}
 
     def span_of(self, tensor: torch.Tensor) -> Span | None:
-        """Return the span into whose device bytes `tensor` looks, be it a view of some that have been dropped."""
+        """Return the span whose device bytes `tensor` views, dropped ones included; None if there is none."""
         spans, starts, alive = self._seen.get(storage_pointer(tensor), ([], [], None))
         if alive is None or alive.expired():
             return None
         return spans[bisect_right(starts, int(tensor.storage_offset()) * tensor.element_size()) - 1]
 
     def forget(self) -> None:
-        """Forget what was dropped."""
+        """Forget dropped spans."""
         self._seen.clear()
 
     def fetch(self, span: Span, room: int = 0) -> None:
-        """Bring `span`, and small ones behind it, to the device and let their parameters look there; `room` limits both."""
+        """Copy `span`, and small spans behind it while all fit into `room`, to the device; point their parameters there."""
         spans = [span, *self._behind(span, min(room, _TOGETHER))]
         source = self._store.bytes_of(spans)
         content = self._device.empty(source.numel())
@@ -84,7 +84,7 @@ class Touched:
         self._take(content, spans)
 
     def _take(self, content: torch.Tensor, spans: list[Span]) -> None:
-        """Let the parameters of `spans` look into `content`, which holds them one behind the other."""
+        """Point the parameters of `spans` into `content`, which holds them one behind the other."""
         block = _Block(content, spans, _starts(spans), set(spans))
         for each, start in zip(spans, block.starts, strict=True):
             self._blocks[each] = block
@@ -95,7 +95,7 @@ class Touched:
         self.nbytes += content.numel()
 
     def adopt(self, held: Held, room: int) -> None:
-        """Take over what is on the device already, as much as fits into `room` bytes; `held` is emptied."""
+        """Take over spans that are on the device already, as many as fit into `room` bytes; `held` is emptied."""
         keep(held, set(held), self._device, room)
         for spans in by_block(held):
             block = held[spans[0]].block
@@ -104,14 +104,14 @@ class Touched:
         held.clear()
 
     def let_go(self) -> Held:
-        """Hand over what is here; the parameters look at the masters again."""
+        """Hand over the spans that are here; their parameters point to the masters again."""
         held = {span: Piece(block.content, block.start(span)) for span, block in self._blocks.items()}
         self._store.return_home(self._blocks)
         self._blocks, self.nbytes = {}, 0
         return held
 
     def drop(self, spans: Iterable[Span]) -> None:
-        """Let `spans` go, those of them that are here; their parameters look at the masters again."""
+        """Drop those of `spans` that are here; their parameters point to the masters again."""
         for span in spans:
             block = self._blocks.pop(span, None)
             if block is None:
@@ -124,12 +124,12 @@ class Touched:
             self._store.release([span])
 
     def drop_all(self) -> None:
-        """Let everything go."""
+        """Drop all spans."""
         self.drop(list(self._blocks))
 
     def make_room(self, span: Span, budget: int, in_use: Callable[[Span], bool]) -> None:
-        """Drop the oldest that is not `in_use` until `span`, and some that may come along, fit into `budget` bytes, as far
-        as that goes; what is to be retained goes after all else."""
+        """Drop the oldest spans that are not `in_use` until `span`, and some that may come along, fit into `budget` bytes,
+        as far as possible. Spans to retain go last."""
         needed = self.nbytes + max(aligned(span.nbytes), min(_TOGETHER, budget // 8)) - budget
         if needed <= 0:
             return
@@ -141,8 +141,8 @@ class Touched:
                 self.drop(list(block.here))
 
     def _behind(self, span: Span, room: int) -> list[Span]:
-        """Return the neighbours that follow `span` in the slab and fit with it into `room` bytes, up to the first that is
-        here already, or that is large and to be retained where `span` is not, or the other way round."""
+        """Return the neighbours that follow `span` in the store and fit with it into `room` bytes. They end at a span that
+        is here already, and at a large one if only one of it and `span` is to be retained."""
         found, taken = [], aligned(span.nbytes)
         for each in self._store.behind(span):
             taken += aligned(each.nbytes)
