@@ -1,1 +1,1 @@
-"""What forwards teach: who reads which weight, how long steps take, and how a controller is told."""
+"""What forwards teach: the readers of each weight, the times of steps, and how the controller is told of both."""

@@ -14,13 +14,13 @@ from ..card.device import Device
 from ..model.recording import Border
 
 _SMALLEST, _SIZES, _REPEATS = 256 << 10, 8, 3
-_SHARE, _LEAST, _MOST = 10, 8 << 20, 64 << 20  # of the weights, what measuring the link may move, and its limits in bytes
+_SHARE, _LEAST, _MOST = 10, 8 << 20, 64 << 20  # a share of the weights, to measure the link with, and its limits in bytes
 _LARGEST_CROSSING = 16 << 20
 
 
 @dataclass(frozen=True)
 class Link:
-    """A copy of n bytes takes latency_ns + n / bytes_per_second; 0 where it could not be measured."""
+    """A copy of n bytes takes latency_ns + n / bytes_per_second; 0 is "could not be measured"."""
 
     latency_ns: int
     bytes_per_second: int
@@ -29,15 +29,15 @@ class Link:
 def measure_link(device: Device, source: torch.Tensor, room: int) -> Link:
     """Copy from `source` (host bytes) into at most `room` device bytes and fit a line by least squares.
 
-    Moves a tenth of `source` in all, but at least 8 and at most 64 MiB. Waits for the device; meant for the end of the
-    recorded forward.
+    Moves a tenth of `source` in all, but at least 8 and at most 64 MiB. Waits for the device; meant for the moment before
+    the recorded forward.
     """
     spend = min(max(source.numel() // _SHARE, _LEAST), _MOST)
     sizes = _halves(min(spend // (2 * _REPEATS), source.numel(), room))
     if not sizes:
         return Link(0, 0)
     target = device.empty(sizes[0])
-    # The largest first: while they are on their way the host asks for the small ones, which then follow without a pause.
+    # The largest first: while these run the host issues the small ones, which then follow without a pause.
     marks = [_mark_copies(device, target[:size], source[:size]) for size in sizes]
     device.settle()
     return _fit(sizes, [min(device.elapsed_ns(a, b) for a, b in pairwise(row)) for row in marks])
@@ -46,7 +46,7 @@ def measure_link(device: Device, source: torch.Tensor, room: int) -> Link:
 def measure_crossings(device: Device, room: int) -> Link:
     """Send pageable bytes, at most `room`, to the device and back, and fit a line to the mean of both ways.
 
-    That is what activations take to change sides in chunk mode; the host waits for them.
+    Activations take this long to change sides; the host waits for them.
     """
     sizes = _sizes(min(_LARGEST_CROSSING, room))
     if not sizes:
@@ -71,13 +71,13 @@ def _sizes(most: int) -> list[int]:
 
 
 def _halves(most: int) -> list[int]:
-    """Return `most`, its half, its quarter and so on down to 256 KiB, at least two; they come to less than twice `most`."""
+    """Return `most`, its half, its quarter and so on down to 256 KiB, at least two; their sum is less than twice `most`."""
     sizes = [most >> i for i in range(_SIZES) if most >> i >= _SMALLEST]
     return sizes if len(sizes) > 1 else [most, most // 2] if most > 1 else []
 
 
 def _mark_copies(device: Device, target: torch.Tensor, source: torch.Tensor) -> list[Any]:
-    """Ask for the same copy several times; return marks before and after each."""
+    """Issue the same copy several times; return marks before and after each."""
     marks = [device.timed_mark()]
     for _ in range(_REPEATS):
         target.copy_(source, non_blocking=True)
@@ -111,7 +111,7 @@ class Steps:
 @dataclass
 class StepTimer:
     """Times the steps of steady forwards, those on the CPU by the host's clock. A step begins after the waits at its border,
-    so that neither stalls nor what changes sides counts."""
+    so that neither stalls nor crossings count."""
 
     device: Device
     expected: Sequence[Border]
@@ -123,12 +123,12 @@ class StepTimer:
 
     def end_step(self, path: str, *, entry: bool) -> None:
         """Note a border: the step before it ends here."""
-        host_ns = self.device.now_ns()  # before the mark, which takes the host a moment that is not the step's
+        host_ns = self.device.now_ns()  # before the mark, which takes host time that is not the step's
         self._seen.append(Border(path, entry))
         self._ends.append(_Moment(self.device.timed_mark(), host_ns))
 
     def begin_step(self, waited: int | None, *, on_cpu: bool) -> None:
-        """Note that the next step begins; `waited` is the copy that the device waited for in between."""
+        """Note that the next step begins; `waited` is the copy that the device waited for at the border."""
         if waited is not None:
             self._waits[len(self._starts)] = waited
         self._on_cpu.append(on_cpu)

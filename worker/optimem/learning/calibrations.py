@@ -1,8 +1,8 @@
-"""What was measured in earlier runs, kept in the user's cache: the link of a card, and the step times of models on it.
+"""Measurements of earlier runs, kept in the user's cache: the link of a card, and the step times of models on it.
 
 One JSON file per card, driver and link (docs/architecture.md, "What is kept between runs"). Files come from outside, so
-every figure is checked on the way in; what is not as it should be is as good as absent. A file that two processes write at
-once is one of theirs. Nothing here is worth an error: where the cache cannot be used everything is measured again.
+every figure is checked on the way in; a wrong one is as good as absent. If two processes write a file at once, one of the
+two stays. Nothing here is worth an error: if the cache cannot be used, everything is measured again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _VERSION = 1
 _MOST_BYTES = 4 << 20  # of a file
 _MOST_CARDS, _MOST_MODELS = 32, 16
 _MOST_STEPS = 1 << 16
-_AGE_S = 30 * 24 * 3600  # a link measured while others used it is not kept for ever
-_ROOM = 32 << 20  # bytes to measure with, from which on more make a link no better
+_AGE_S = 30 * 24 * 3600  # a link may have been measured while others used it
+_ROOM = 32 << 20  # bytes to measure with; more make a link no better
 
 _LATENCY_NS, _RATE = (0, 10**9), (10**6, 10**14)
 _STEP_NS, _BYTES, _SECONDS = (0, 10**13), (0, 1 << 50), (0, 1 << 40)
@@ -52,8 +52,8 @@ class KeptSteps:
 def kept_link(device: Device, kind: str, room: int, measure: Callable[[], Link]) -> Link:
     """Return the link as measured in an earlier run, else as `measure` finds it now, which is kept.
 
-    `kind` names the memory at its host end, `room` is the bytes to measure with: a link that was measured with less than it
-    takes, and less than these, is measured again.
+    `kind` names the memory at its host end, `room` is the bytes to measure with: a link that was measured with less than
+    that, and with less than `_ROOM`, is measured again.
     """
     shelf = _Shelf(device)
     known = shelf.read().get("links", {}).get(kind)
@@ -66,14 +66,14 @@ def kept_link(device: Device, kind: str, room: int, measure: Callable[[], Link])
 
 
 def model_key(manifest: Manifest, inputs: Any) -> str:
-    """Return what the step times of a recorded model hang on: its units, readers and steps, how it is paged, the shapes and
-    dtypes of its inputs, and torch's version."""
+    """Return a digest of all that step times depend on: the model's units, readers and steps, how it is paged, the shapes
+    and dtypes of its inputs, and torch's version."""
     shapes = [(str(tensor.dtype), tuple(tensor.shape)) for tensor in moving.tensors(inputs)]
     return _digest(repr((manifest, shapes, str(torch.__version__))))
 
 
 def recall(device: Device, key: str, steps: int) -> KeptSteps | None:
-    """Return what is known of a model of `steps` steps on this card; None where nothing is."""
+    """Return the kept times of a model of `steps` steps on this card; None if there are none."""
     entry = _Shelf(device).read().get("models", {}).get(key)
     if not isinstance(entry, list) or len(entry) != 3:
         return None
@@ -82,7 +82,7 @@ def recall(device: Device, key: str, steps: int) -> KeptSteps | None:
 
 
 def remember(device: Device, key: str, steps: KeptSteps) -> None:
-    """Keep the step times of a model; those that were kept longest ago make room. Writes a file."""
+    """Keep the step times of a model; the oldest ones make room. Writes a file."""
 
     def put(card: dict[str, Any]) -> None:
         models = card["models"]
@@ -96,8 +96,8 @@ def remember(device: Device, key: str, steps: KeptSteps) -> None:
 
 
 def directory() -> Path | None:
-    """Return where files are kept: $OPTIMEM_CACHE, else optimem/ in the user's cache. None where $OPTIMEM_CACHE is empty,
-    which switches keeping off, or where there is no home."""
+    """Return where files are kept: $OPTIMEM_CACHE, else optimem/ in the user's cache. None if $OPTIMEM_CACHE is empty, which
+    switches keeping off, or if there is no home directory."""
     named = os.environ.get("OPTIMEM_CACHE")
     if named is not None:
         return Path(named) if named else None
@@ -118,7 +118,7 @@ class _Shelf:
         self._path = where / f"{_digest(repr(self._card))}.json" if where else None
 
     def read(self) -> dict[str, Any]:
-        """Return the file's parts; empty where there is none that can be trusted."""
+        """Return the file's parts; empty if there is no file that can be trusted."""
         if self._path is None:
             return {}
         try:
@@ -150,7 +150,7 @@ class _Shelf:
 
 
 def _own_file(path: Path) -> str:
-    """Read a file that nobody but us can have written. Raises OSError or ValueError."""
+    """Read a file that only we can have written. Raises OSError or ValueError."""
     _check_owner(os.stat(path.parent))
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with open(handle, "rb") as file:
@@ -167,7 +167,7 @@ def _check_owner(about: os.stat_result) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file at once, readable by nobody else. Raises OSError."""
+    """Replace a file in one step, readable by nobody else. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)  # mode 0600
     try:
@@ -182,7 +182,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _drop_oldest(where: Path) -> None:
-    """Keep the files that were written last. What an interrupted run left half written counts too."""
+    """Keep the files that were written last. Half-written ones of interrupted runs count too."""
     files = sorted((*where.glob("*.json"), *where.glob(".*.tmp")), key=_written, reverse=True)
     for file in files[_MOST_CARDS:]:
         file.unlink(missing_ok=True)
@@ -191,7 +191,7 @@ def _drop_oldest(where: Path) -> None:
 def _written(file: Path) -> float:
     try:
         return file.lstat().st_mtime
-    except OSError:  # another process was faster
+    except OSError:  # another process has deleted it
         return 0
 
 
@@ -202,7 +202,7 @@ def _is_ours(told: Any, card: list[str]) -> bool:
 
 
 def _link(told: Any, room: int) -> Link | None:
-    """Return a kept link: latency, rate, the bytes it was measured with, and when."""
+    """Return a kept link (latency, rate, bytes it was measured with, when), if it is fresh and `room` not larger."""
     if not isinstance(told, list) or len(told) != 4:
         return None
     if not all(map(_is_within, told, (_LATENCY_NS, _RATE, _BYTES, _SECONDS))):

@@ -1,4 +1,4 @@
-"""What a worker says of itself, its model and its times, as messages."""
+"""The messages in which a worker describes itself, its model and its times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .calibrate import Link
 
 
 def hello(device: Device) -> protocol.Hello:
-    """Introduce this process and its card."""
+    """Describe this process and its card."""
     free, total = device.memory()
     return protocol.Hello(
         protocol=protocol.VERSION,
@@ -37,7 +37,7 @@ def hello(device: Device) -> protocol.Hello:
 def manifest(
     model: nn.Module, wish: protocol.Wish, inventory: Inventory, units: Sequence[Unit], recording: Recording | None
 ) -> protocol.Manifest:
-    """Say what the model is made of; `recording` is None before the first forward."""
+    """Describe the units of the model; `recording` is None before the first forward."""
     return protocol.Manifest(
         model=type(model).__name__,
         wish=wish,
@@ -60,10 +60,10 @@ def measured(
     free: int,
     held: Sequence[int],
 ) -> protocol.Measured:
-    """Say how long the steps take on the device and on the CPU, each list empty where nothing is known of that side.
+    """Tell the times of the steps on the device and on the CPU; a list is empty if nothing is known of its side.
 
     `free` are the device bytes that the model may take, `held` the units of the latest manifest whose bytes are on the
-    device now, each once, by their places in it.
+    device now, each once, by their indexes in it.
     """
     return protocol.Measured(
         step_compute_ns=list(compute_ns),

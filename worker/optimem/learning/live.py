@@ -1,4 +1,4 @@
-"""How many bytes of results are alive, for devices whose allocator does not tell: the CPU."""
+"""Bytes of results that are alive, for devices whose allocator does not count: the CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..model.units import storage_pointer
 
 
 class LiveBytes:
-    """Counts the storages of noted tensors while any of these lives. Scratch memory inside operations is not seen."""
+    """Counts the storages of noted tensors while one of these lives. Scratch memory inside operations is not seen."""
 
     def __init__(self) -> None:
         self._holders: dict[int, int] = {}  # tensors per storage pointer
@@ -21,7 +21,7 @@ class LiveBytes:
         self._peak = 0
 
     def note(self, output: Any) -> None:
-        """Note what an operation returned."""
+        """Note the result of an operation."""
         for tensor in tree_iter(output):
             if isinstance(tensor, torch.Tensor) and storage_pointer(tensor) != -1:
                 self._hold(tensor)

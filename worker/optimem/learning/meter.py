@@ -1,4 +1,4 @@
-"""How the forwards of one model fare: periods, step times, stalls. Reads marks when they have passed, never waits."""
+"""Periods, step times and stalls of one model's forwards. Reads marks when they have passed, never waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..model.recording import Recording
 from .calibrate import Steps, StepTimer, medians
 
 TIMED_FORWARDS = 3
-_PAUSE = 20  # a device that was idle for less than this part of a forward went on at once
+_PAUSE = 20  # a device that idled for less than this part of a forward went on at once
 
 
 class Meter:
@@ -25,11 +25,11 @@ class Meter:
         self._began: Any = None
         self._marks: deque[_Marks] = deque(maxlen=256)  # of forwards whose times are not read yet
         self._ended: Any = None  # the end of the forward before those
-        self._taken = [_Taken(), _Taken()]  # by forwards as they are, and by those that were watched or timed step by step
+        self._taken = [_Taken(), _Taken()]  # by plain forwards, and by those that were watched or timed step by step
         self._slowed = False  # the forward that runs now is one of the latter
         self._timers: deque[StepTimer] = deque()
         self._samples: list[Steps] = []
-        self._told = False  # their medians have been asked for
+        self._told = False  # `steps` has returned their medians
         self._stalls: dict[int, int] = {}
         self.timer: StepTimer | None = None  # of the forward that runs now, if its steps are timed
 
@@ -39,7 +39,7 @@ class Meter:
         return len(self._samples) + len(self._timers) < self._timed_forwards
 
     def restart(self, *, steps: bool) -> None:
-        """Begin anew under another plan; with `steps` time the steps again too."""
+        """Start again under another plan; with `steps` time the steps again too."""
         self._marks.clear()
         self._ended = None
         self._taken = [_Taken(), _Taken()]
@@ -50,13 +50,13 @@ class Meter:
             self._told = False
 
     def begin(self, recording: Recording, *, timed: bool = True) -> None:
-        """Note that a forward begins; its steps are not `timed` where something else slows the host down."""
+        """Note that a forward begins; its steps are not `timed` if something else slows the host."""
         self._began = self._clock.timed_mark()
         self.timer = StepTimer(self._clock, recording.borders) if timed and self.wants_steps else None
         self._slowed = not timed or self.timer is not None
 
     def end(self, *, failed: bool) -> None:
-        """Note that it has ended; one that failed teaches nothing."""
+        """Note that the forward has ended; a failed one teaches nothing."""
         timer, self.timer = self.timer, None
         if failed:
             return
@@ -65,8 +65,8 @@ class Meter:
             self._timers.append(timer)
 
     def steps(self) -> Steps | None:
-        """Return the median step times once, as soon as they are known. Where the CPU takes part that is when a forward has
-        shown how long one takes whose steps are not timed: the host is what marks delay."""
+        """Return the median step times once, as soon as they are known. If the CPU takes part, they wait for a forward
+        without timed steps, which shows the period: marks delay the host."""
         while self._timers and self._timers[0].passed():
             timer = self._timers.popleft()
             self._samples.append(timer.steps())
@@ -85,14 +85,14 @@ class Meter:
     def period_ns(self) -> int:
         """Return the median time from the end of one forward to that of the next, 0 before one is known.
 
-        Where the device never went from one to the next at once, it is the time from the beginning of a forward to its end,
-        which is shorter: copies for it ran ahead while nothing was asked of the device. Forwards that were watched or
-        timed step by step count where there are no others. As far as `read` has come.
+        If no forward followed another at once, it is the time from the beginning of a forward to its end, which is shorter:
+        its copies ran ahead while the device was idle. Forwards that were watched or timed step by step count if there are
+        no others. As far as `read` has come.
         """
         return next((taken.median_ns() for taken in self._taken if taken.known), 0)
 
     def read(self) -> None:
-        """Read what has passed. Asking takes the host a moment, so it is done as often in every run: once per forward."""
+        """Read marks that have passed. Asking costs host time, so every run asks equally often: once per forward."""
         while self._marks and self._clock.passed(self._marks[0].end):
             self._read(self._marks.popleft())
 
@@ -114,7 +114,7 @@ class _Marks:
 
 @dataclass(frozen=True)
 class _Taken:
-    """What forwards took, in ns."""
+    """Times of forwards, in ns."""
 
     periods: deque[int] = field(default_factory=lambda: deque(maxlen=64))  # from the end of the one before
     alone: deque[int] = field(default_factory=lambda: deque(maxlen=64))  # from their own beginning

@@ -19,33 +19,33 @@ Known = dict[Span, dict[str, None]]
 
 
 class Learner(Protocol):
-    """A place to record at. `clock` times what runs there, `home` is where its data lies."""
+    """A place to record at. `clock` times the operations there, `home` is where its data lies."""
 
     home: torch.device
     clock: Device
     touched: Touched
 
     def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
-        """Return a recorder for the next outermost call, which may hold `budget` bytes of weights on the device, and gives
-        up those in `retain` last."""
+        """Return a recorder for the next outermost call. The call may hold `budget` bytes of weights on the device, and
+        drops those in `retain` last."""
         ...
 
     def end_step(self, recorder: Recorder) -> None:
-        """Note what the step that ends at the coming border has used."""
+        """Note the bytes that the step has used which ends at the coming border."""
         ...
 
     def left_behind(self) -> int:
-        """Return the device bytes beside weights that the recorded forward has left: its result, caches, whatever a module
-        keeps. They are in use while the next one runs."""
+        """Return the device bytes beside weights that the recorded forward has left: its result, caches, tensors that
+        modules keep. They are in use while the next forward runs."""
         ...
 
     def end(self) -> None:
-        """Record no more. Idempotent."""
+        """Stop recording. Idempotent."""
         ...
 
 
 class OnDevice:
-    """Records on the device. `owner` is whose claim on the card its weights are."""
+    """Records on the device. `owner` claims the bytes of the weights on the card."""
 
     def __init__(self, card: Card, owner: object, store: Store) -> None:
         self.home = card.device.torch
@@ -92,7 +92,7 @@ class OnDevice:
 
 
 class OnCpu:
-    """Records on the CPU, by the host's time."""
+    """Records on the CPU, by the host's clock."""
 
     def __init__(self, device: Device, store: Store, fixed_bytes: int) -> None:
         self.home = CPU

@@ -1,10 +1,10 @@
-"""The recorded forward: who reads which weight, in which order, and how long the steps between take.
+"""The recorded forward: the readers of each weight, their order, and the times of the steps between.
 
-Note: readers, borders, steps. A *reader* is the module that is innermost on the call stack when an operation takes a weight
-as an argument. Hooks on every module keep the stack, a watch sees the operations. Only entries and exits of readers (and of
-the outermost call) are *borders*; what runs between two is a *step*. A span's *use* reaches from the border at which the
-first of its readers enters to the one at which the last leaves. A view of a weight that is read when none of the weight's
-readers is on the stack makes all uses of the weight one: its bytes must stay where they are.
+Note: readers, borders, steps. A *reader* is the innermost module on the call stack when an operation takes a weight as an
+argument. Hooks on every module keep the stack, a watch sees the operations. A *border* is an entry or exit of a reader, or
+of the outermost call. A *step* runs between two borders. A span's *use* reaches from the border at which the first of its
+readers enters to the one at which the last leaves. If a view of a weight is read while none of the weight's readers is on
+the stack, all uses of the weight become one: its bytes must stay where they are.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class _Log:
 
 
 class Recorder:
-    """Records one outermost call. `lookup` tells whose weight a tensor is, `bring` makes it usable before it is read
-    where it is `missing`."""
+    """Records one outermost call. `lookup` returns the span that a tensor views, `bring` makes a span usable before it is
+    read if it is `missing`."""
 
     def __init__(
         self,
@@ -79,15 +79,15 @@ class Recorder:
         return self._log.reads
 
     def start(self) -> None:
-        """Begin to watch operations."""
+        """Start to watch operations."""
         self._watch.start()
 
     def stop(self) -> None:
-        """Cease to watch, whatever has happened."""
+        """Stop watching, whatever has happened."""
         self._watch.stop()
 
     def enter(self, path: str, own: list[Span], passing: Any) -> None:
-        """Note that module `path` begins, called with `passing`; bring its `own` weights."""
+        """Note that module `path` begins with arguments `passing`; fetch its `own` weights."""
         if not self._stack:
             self.live.note(list(moving.tensors(passing)))
         self._border(path, passing, entry=True)
@@ -103,20 +103,20 @@ class Recorder:
         self._border(path, passing, entry=False)
 
     def _hand_on(self, output: Any) -> None:
-        """Hold weights that a result looks into, and that may be returned without being read, to the end of the call."""
+        """Hold weights that a result views to the end of the call: they may be returned without being read."""
         for tensor in moving.tensors(output):
             span = self._lookup(tensor)
             if span is not None and self._stack:
                 self._log.reads.setdefault(span, {}).setdefault(self._stack[0])
 
     def size_of_step(self, nbytes: int) -> None:
-        """Say that the step which began at the latest border has `nbytes` in use beside weights."""
+        """Note that the step behind the latest border uses `nbytes` beside weights."""
         if self._log.sizes:
             self._log.sizes[-1] = max(self._log.sizes[-1], nbytes)
 
     def result(self, left_behind: int = 0) -> Recording:
-        """Return what was learnt. The clock's marks must have passed. `left_behind` are bytes that the next forward finds
-        in use."""
+        """Return the recording. The clock's marks must have passed. `left_behind` are bytes that stay in use in the next
+        forward."""
         keep = self._kept()
         step_of = _count(keep)
         borders = [border for border, kept in zip(self._log.borders, keep, strict=True) if kept]
@@ -127,7 +127,7 @@ class Recorder:
             if segment.end is not None and segment.end is not segment.start and 0 <= step < len(ns):
                 ns[step] += self._clock.elapsed_ns(segment.start, segment.end)
         for index, nbytes in enumerate(self._log.sizes):
-            step = min(step_of[index], len(sizes) - 1)  # what comes after the last border counts for the last step
+            step = min(step_of[index], len(sizes) - 1)  # sizes after the last border count for the last step
             if step >= 0:
                 sizes[step] = max(sizes[step], nbytes + left_behind)
         crossings = [nbytes for nbytes, kept in zip(self._log.crossings, keep, strict=True) if kept][:-1]
@@ -174,12 +174,12 @@ class Recorder:
         self._log.segments.append(_Segment(len(self._log.borders) - 1, mark))
 
     def _made(self, output: Any) -> None:
-        """Note that something has run: the next mark is another one."""
+        """Note that an operation has run: the next mark is a new one."""
         self._ran = True
         self.live.note(output)
 
     def _mark_now(self) -> Any:
-        """Return a mark that has passed once all is done that ran so far; the latest one where nothing has run since."""
+        """Return a mark behind all operations so far; the latest mark if none has run since."""
         if self._ran:
             self._mark, self._ran = self._clock.timed_mark(), False
         return self._mark

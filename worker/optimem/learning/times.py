@@ -1,5 +1,5 @@
-"""What is known of a model's times: of the way to the device, and of each step on either side; measured, kept from earlier
-runs, and corrected by forwards."""
+"""The times of a model: of the link, and of each step on either side. They are measured, kept from earlier runs, and
+corrected by forwards."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .calibrate import Link, Steps, measure_crossings, measure_link
 
 @dataclass
 class StepTimes:
-    """Times of the steps of one recording, in ns; empty where nothing is known of that side."""
+    """Times of the steps of one recording, in ns; a list is empty if nothing is known of its side."""
 
     compute_ns: list[int] = field(default_factory=list)
     cpu_ns: list[int] = field(default_factory=list)
-    key: str = ""  # under which they are kept between runs, empty where they are not
+    key: str = ""  # under which they are kept between runs; empty if they are not
 
     def take(self, steps: Steps) -> None:
-        """Take in what steps took on the side on which they ran."""
+        """Take in step times, each on the side on which its step ran."""
         self.compute_ns = self.compute_ns or [0] * len(steps.ns)
         self.cpu_ns = self.cpu_ns or [0] * len(steps.ns) if any(steps.on_cpu) else self.cpu_ns
         for index, (ns, on_cpu) in enumerate(zip(steps.ns, steps.on_cpu, strict=True)):
@@ -34,7 +34,7 @@ class StepTimes:
 
 
 class Times:
-    """Times in ns, rates in bytes per second; empty lists and 0 where nothing is known. `mode` is that of the plans."""
+    """Times in ns, rates in bytes per second; empty lists and 0 are "not known". `mode` is that of the plans."""
 
     def __init__(self, device: Device, mode: str) -> None:
         self._device = device
@@ -44,10 +44,10 @@ class Times:
         self.steps = StepTimes()  # of the recording in force
 
     def measure_link(self, slab: torch.Tensor, room: int) -> None:
-        """Measure, once, the way to the device while it is idle, with what of `slab` fits into `room` bytes there."""
+        """Measure the link, once, while it is idle, with as much of `slab` as fits into `room` bytes on the device."""
         if self._link.bytes_per_second:
             return
-        most = min(room, self._device.memory()[0] // 2)  # memory may come in pieces
+        most = min(room, self._device.memory()[0] // 2)  # free memory may come in pieces
         spend = min(most, slab.numel())
         if self._mode != "page":
             self._crossing = calibrations.kept_link(
@@ -60,11 +60,11 @@ class Times:
         self._link = calibrations.kept_link(self._device, memory, spend, lambda: measure_link(self._device, slab, spend))
 
     def expect(self, inputs: Any) -> None:
-        """Note what the call that will be recorded is called with."""
+        """Note the inputs of the call that will be recorded."""
         self._inputs = [torch.empty_like(tensor, device="meta") for tensor in moving.tensors(inputs)]
 
     def learn(self, recording: Recording, manifest: Manifest, *, on_cpu: bool) -> None:
-        """Take the times of a recorded forward, or where an earlier run has kept better ones of the same, those."""
+        """Take the times of a recorded forward, or the better ones that an earlier run has kept of the same recording."""
         self.steps = StepTimes(cpu_ns=recording.step_ns) if on_cpu else StepTimes(compute_ns=recording.step_ns)
         if self._mode != "page":
             return
@@ -79,14 +79,14 @@ class Times:
         self.steps.cpu_ns = steps.ns
 
     def correct(self, steps: Steps, recording: Recording) -> None:
-        """Take in what steps took on the side on which they ran, and keep it for later runs."""
+        """Take in step times, each on the side on which its step ran, and keep them for later runs."""
         known = self.steps
         known.take(steps)
         if known.key:
             calibrations.remember(self._device, known.key, calibrations.KeptSteps(known.compute_ns, recording.step_bytes))
 
     def message(self, recording: Recording, free: int, held: Sequence[int]) -> Measured:
-        """Say it to the controller, beside the device bytes that are `free` and the units that are `held` on the device."""
+        """Return the message for the controller, with the device bytes that are `free` and the units `held` there."""
         known = self.steps
         return describe.measured(
             recording, known.compute_ns, known.cpu_ns, link=self._link, crossing=self._crossing, free=free, held=held
