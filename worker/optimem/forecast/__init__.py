@@ -1,1 +1,1 @@
-"""What a plan would give, without following it: `optimem.plan`."""
+"""The plan that a model would get, without following it: `optimem.plan`."""

@@ -1,7 +1,7 @@
-"""What a plan would give: a question about a model in the planner's words, and its answer as a value.
+"""A question about a model in the planner's words, and its answer as a value.
 
-Here is no model and no device, only what is known of them. `planner` carries question and answer, whose spelling is in
-`docs/contract.md`.
+This file knows no model and no device, only figures. `respond` carries question and answer; `docs/contract.md` has their
+spelling.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PlannedPage:
 
 @dataclass(frozen=True)
 class Point:
-    """What another budget would give. `missing_bytes` is how many bytes it is short of the least that works, 0 where it
-    works; the times are 0 where it does not."""
+    """The plan of another budget. `missing_bytes` is how many bytes it is short of the least that works, 0 if it works; the
+    times are 0 if it does not."""
 
     budget_bytes: int
     period_ns: int
@@ -36,9 +36,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the planner expects. Sizes are bytes; times are nanoseconds, 0 where not known.
+    """The planner's answer. Sizes are bytes; times are nanoseconds, 0 if not known.
 
-    `str(plan)` says it in a sentence.
+    `str(plan)` is one sentence.
     """
 
     mode: str
@@ -71,21 +71,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class Question:
-    """What to suppose. An empty text or 0 leaves it to the planner."""
+    """Assumptions for the planner. An empty text or 0 leaves one to the planner."""
 
     wish: protocol.Wish
-    free_bytes: int = 0  # device bytes that there are; 0: as many as the wish says
+    free_bytes: int = 0  # device bytes; 0: as many as the wish says
     link: str = ""
     curve: tuple[str, ...] | None = None  # budgets for weights alone; None: around the plan's own
 
 
 def ask(manifest: protocol.Manifest, times: protocol.Measured | None, question: Question) -> Plan:
-    """Return what the planner expects. Raises what `planner.respond` raises."""
+    """Return the planner's answer. Raises the errors of `respond.respond`."""
     return read(planner.respond(request(manifest, times, question)))
 
 
 def request(manifest: protocol.Manifest, times: protocol.Measured | None, question: Question) -> str:
-    """Return the question as JSON text. What is not known is left out."""
+    """Return the question as JSON text. Unknown figures are left out."""
     parts = {
         "manifest": _recorded(manifest, times, question.wish.mode) if manifest.recorded else _registered(manifest),
         "machine": _known(free_bytes=question.free_bytes, link=_link(times)),
@@ -126,7 +126,7 @@ def read(answer: str) -> Plan:
 
 
 def _registered(manifest: protocol.Manifest) -> dict[str, Any]:
-    """Return the units alone: the planner supposes that each is read once, in a step of its own."""
+    """Return the units alone: the planner assumes that each is read once, in a step of its own."""
     units = [_unit(unit) for unit in manifest.units]
     note = "no forward was recorded: each weight counts once, in the order of registration"
     return {"model": manifest.model, "estimated": True, "notes": [note], "units": units}
@@ -151,7 +151,7 @@ def _unit(unit: protocol.Unit) -> dict[str, Any]:
 
 
 def _steps(count: int, times: protocol.Measured | None) -> list[dict[str, int]]:
-    """Return what is known of each step."""
+    """Return the known figures of each step."""
     if times is None:
         return [{}] * count
     columns = _known(
@@ -174,7 +174,7 @@ def _known(**fields: Any) -> dict[str, Any]:
 
 
 def _time(ns: int) -> str:
-    """Say a time as the planner does: 12.4 ms."""
+    """Write a time as the planner does: 12.4 ms."""
     if ns < 1_000:
         return f"{ns} ns"
     if ns < 1_000_000:
@@ -183,7 +183,7 @@ def _time(ns: int) -> str:
 
 
 def _size(nbytes: int) -> str:
-    """Say a size as the planner does: 2.0 GiB."""
+    """Write a size as the planner does: 2.0 GiB."""
     value, units = float(nbytes), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
     while value >= 1024 and len(units) > 1:
         value /= 1024

@@ -1,4 +1,4 @@
-"""One recorded forward of a model that is not attached, after which it is as it was found."""
+"""One recorded forward of a model that is not attached, and that is left as it was found."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..wire import protocol
 def rehearse(
     model: nn.Module, card: Card, wish: protocol.Wish, inputs: Any
 ) -> tuple[protocol.Manifest, protocol.Measured | None]:
-    """Attach `model`, call it once with `inputs` and detach it; return what its controller was told.
+    """Attach `model`, call it once with `inputs` and detach it; return the manifest and the times that its controller got.
 
     `inputs` are the positional arguments as a tuple or list, the keyword arguments as a mapping, or one argument by itself.
     Weights, buffers, attributes of modules and torch's random numbers are as before; what the model writes into lists or
-    dictionaries of its own stays. Raises what attaching raises, and whatever the model raises.
+    dictionaries of its own stays. Raises the errors of attaching, and those of the model.
     """
     device = card.device
     if device.computes_in_ram:
@@ -48,14 +48,14 @@ def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 @contextmanager
 def _modules_kept(model: nn.Module) -> Iterator[None]:
-    """Undo what a forward does to modules: buffers written to, attributes and buffers replaced or added."""
+    """Undo the changes of a forward to modules: buffers written to, attributes and buffers replaced or added."""
     modules = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     buffers = {id(buffer): buffer for _, _, named in modules for buffer in named.values() if buffer is not None}
     before = [(buffer, buffer.clone()) for buffer in buffers.values()]
     try:
         yield
     finally:
-        with torch.inference_mode():  # which may write to what was made in it, and to all else
+        with torch.inference_mode():  # which may write to tensors made in it, and to all others
             for buffer, kept in before:
                 buffer.copy_(kept)
         for module, attributes, named in modules:
@@ -70,7 +70,7 @@ def _put_back(names: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 def _random_numbers_kept(device: Device) -> AbstractContextManager[None]:
-    """Keep where torch is in its random numbers: those of the CPU, and the device's where it has a state for each card."""
+    """Keep the state of torch's random numbers: the CPU's, and the device's if it has one for each card."""
     cards = hasattr(getattr(torch, device.torch.type, None), "get_rng_state_all")
     if cards:
         return torch.random.fork_rng([device.torch.index or 0], device_type=device.torch.type)

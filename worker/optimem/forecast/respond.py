@@ -1,9 +1,8 @@
-"""The planner, asked from Python: a request as JSON text in, the answer as JSON text out. No torch in here, no models.
+"""Ask the planner from Python: a request as JSON text in, the answer as JSON text out. No torch in here, no models.
 
 Two ways lead to the same Go code and give the same bytes. The extension module answers inside this process. `optimemctl`
-answers as a child where the extension cannot: it was not built or does not load here, or this process was forked after it
-had been loaded, for the threads of the Go runtime do not survive a fork and a call would hang. `docs/contract.md` has the
-words.
+answers as a child if the extension cannot: it was not built, it does not load, or this process was forked after it was
+loaded (the threads of the Go runtime do not survive a fork, so a call would hang). `docs/contract.md` has the words.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def respond(request: str) -> str:
     """Return the planner's answer to `request`. Thread-safe; other threads run meanwhile.
 
-    Raises BadInput with the planner's words where the request cannot be met, ControllerError where neither the extension nor
-    optimemctl can be had, OptimemError where the planner itself is at fault.
+    Raises BadInput with the planner's words if the request cannot be met, ControllerError if there is neither the extension
+    nor optimemctl, OptimemError if the planner itself is at fault.
     """
     return inside(request) if usable() and _crosses(request) else beside(request)
 
@@ -66,7 +65,7 @@ def beside(request: str) -> str:
 
 @functools.cache
 def _extension() -> tuple[Any, int]:
-    """Return the extension module and the process that loaded it; (None, 0) where it cannot be loaded."""
+    """Return the extension module and the process that loaded it; (None, 0) if it cannot be loaded."""
     try:
         return importlib.import_module("..._planner", __name__), os.getpid()
     except (ImportError, OSError) as error:
