@@ -1,1 +1,1 @@
-"""What `optimemctl run` does in the worker: the plain model, the paged one, and whether they agree."""
+"""The worker's part of `optimemctl run`: the plain model, the paged one, and whether they agree."""

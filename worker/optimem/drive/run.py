@@ -1,4 +1,4 @@
-"""What `optimemctl run` does in the worker: the plain model, then the paged one, and whether they agree bit for bit."""
+"""The worker's part of `optimemctl run`: the plain model, then the paged one, and whether they agree bit for bit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Order:
-    """What to run. `size` is (width, height) in pixels."""
+    """The run that was ordered. `size` is (width, height) in pixels."""
 
     target: str
     device: str
@@ -49,14 +49,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Plain:
-    """What the unpaged model gave: its output on the CPU, and ns per forward on the device; 0 where it had no room."""
+    """The unpaged model's output on the CPU, and its ns per forward on the device; None and 0 if it had no room."""
 
     output: Any
     period_ns: int
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import what the user named, so that devices that live in packages of their own are known. Raises BadInput."""
+    """Import the modules that the user named, so that devices in packages of their own are known. Raises BadInput."""
     for name in names:
         try:
             importlib.import_module(name)
@@ -71,7 +71,7 @@ def run_script(path: str, arguments: list[str]) -> None:
 
 
 def run_model(order: Order) -> None:
-    """Run the model plainly, then `order.forwards` times under a plan, and tell the controller what came out."""
+    """Run the model plainly, then `order.forwards` times under a plan, and tell the controller the outcome."""
     stop = threading.Event()
     session.on_stop = lambda reason: stop.set()
     device = open_device(order.device)
@@ -146,7 +146,7 @@ def _run_under_plan(
 
 
 def _fetched(output: Any, device: Device) -> Any:
-    """Return `output` on the CPU, once the device has settled: forwards follow each other without the host waiting."""
+    """Return `output` on the CPU, valid once the device has settled: the host does not wait between forwards."""
     copies = {id(tensor): _copy_of(tensor, device) for tensor in moving.tensors(output)}
     return moving.substitute(output, copies)
 
@@ -158,7 +158,7 @@ def _copy_of(tensor: torch.Tensor, device: Device) -> torch.Tensor:
 
 
 def _talk_of_the_cpu(model: nn.Module, device: Device) -> session.Session:
-    """Open a session for a model that runs as it is: a chunk of nothing."""
+    """Open a session for a model that runs as it is, on the CPU: a chunk of nothing."""
     talk = session.Session.open(describe.hello(device))
     wish = protocol.Wish(mode="chunk", vram="", max_layer_size=0, max_capacity="")
     inventory = units.take_stock(model)
@@ -167,8 +167,8 @@ def _talk_of_the_cpu(model: nn.Module, device: Device) -> session.Session:
 
 
 def _leave_fast_paths(model: nn.Module) -> list[str]:
-    """Switch torch's fused attention paths off where the model has any: hooks do so for what is paged, and only like can
-    be compared with like."""
+    """Switch torch's fused attention paths off if the model has any: a paged model runs without them, and only like can be
+    compared with like."""
     if not has_fast_paths(model):
         return []
     torch.backends.mha.set_fastpath_enabled(False)
@@ -198,7 +198,7 @@ def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 
 def _difference(plain: Plain, outputs: list[Any]) -> list[str]:
-    """Say how far apart the results are, where they differ."""
+    """Say how far apart the results are, if they differ."""
     if plain.output is None:
         return []
     if not _is_comparable(plain.output):

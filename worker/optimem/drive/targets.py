@@ -1,4 +1,4 @@
-"""What `optimemctl run` can name: a model and what to call it with."""
+"""The targets of `optimemctl run`: a model and the arguments to call it with."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import nn
 
 from ..errors import BadInput
 
-# Mean and standard deviation of ImageNet's photographs per channel, which torchvision's classifiers expect removed.
+# Mean and standard deviation of ImageNet's photographs per channel: torchvision's classifiers expect normalised input.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _FRAMES = 16  # of a video model's input
 
 
 @dataclass(frozen=True)
 class Call:
-    """A model, the arguments to call it with, and a judge that says in words what an output (on the CPU) is worth."""
+    """A model, the arguments to call it with, and a judge that rates an output (on the CPU) in words."""
 
     model: nn.Module
     args: tuple[Any, ...] = ()
