@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what `argv` orders and return the exit code."""
+    """Run the command in `argv` and return the exit code."""
     order = _parse(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
@@ -43,7 +43,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     words = list(sys.argv[1:] if argv is None else argv)
     end = words.index("--") if "--" in words else len(words)
     order = parser.parse_args(words[:end])
-    order.arguments = words[end + 1 :]  # what follows -- is for script.py
+    order.arguments = words[end + 1 :]  # arguments after -- are for script.py
     return order
 
 
@@ -75,7 +75,7 @@ def _run(order: argparse.Namespace) -> None:
 
 
 def _fail(error: Exception) -> int:
-    """Say what went wrong, to the controller where one listens and on stderr."""
+    """Tell the error, to the controller if one listens and on stderr."""
     from optimem import OptimemError
     from optimem.wire import session
 

@@ -74,14 +74,14 @@ def page(
         device: a torch device or its name, "sim" for the simulated card, "sim:rtx4090" for it as that model; None takes
             $OPTIMEM_DEVICE, else the machine's accelerator, else the simulated card. On "cpu" the model runs as it is.
         max_layer_size: parameters; a module of at most so many is paged whole. -1 leaves the page size to the planner.
-        vram: device memory to use: bytes in all ("6GiB", 6 << 30), or a share of the weights ("25%"). None takes what is
-            free.
-        output_device: where results go; None leaves them where they come about, on the device.
-        verify: look at every operation of every forward, not only of the first two, for weights that are read though the
-            plan does not foresee it: they are brought at once and learnt, instead of torch's error that devices differ.
-        retry: run a forward once more that ran out of device memory, under a smaller plan, or that read a weight which the
-            plan does not foresee, recorded. Whatever it did beside computing its result happens twice. Without it the error
-            is raised, and the next forward has the smaller plan or learns the reader.
+        vram: device memory to use: bytes in all ("6GiB", 6 << 30), or a share of the weights ("25%"). None takes all that
+            is free.
+        output_device: where results go; None leaves them on the device.
+        verify: watch every forward, not only the first two, for reads of weights that the plan does not foresee. Such a
+            weight is fetched at once and its reader learnt; without it torch raises an error that devices differ.
+        retry: run a failed forward once more: under a smaller plan if it ran out of device memory, recorded if it read a
+            weight that the plan does not foresee. Its effects beside the result happen twice. Without it the error is
+            raised, and the next forward has the smaller plan or learns the reader.
 
     Raises:
         BadInput: the model, the device or the budget cannot work as given; the text says which and what to do.
@@ -99,11 +99,11 @@ def fit(
     verify: bool = False,
     retry: bool = False,
 ) -> Model:
-    """Make `model` as fast as it gets within `vram`: some weights stay on the device, some are paged in, and with some the
-    CPU computes, where that takes less time.
+    """Make `model` as fast as it gets within `vram`: some weights stay on the device, some are paged in, and the CPU
+    computes with some, whichever takes less time.
 
-    Inputs may be on either side and are moved; results are on the device. Where paging is needed the second forward runs
-    on the CPU, once, to learn what the CPU takes. Arguments and errors are those of `page`.
+    Inputs may be on either side and are moved; results are on the device. If paging is needed the second forward runs on the
+    CPU, once, to measure the CPU. Arguments and errors are those of `page`.
     """
     return _attach(model, device, _wish("auto", vram, -1, ""), _habits(output_device, verify, retry))
 
@@ -150,33 +150,33 @@ def plan(
     max_capacity: int | float | str = 1e9,
     curve: Sequence[str | int] | None = None,
 ) -> Plan:
-    """Say what `page` or `chunk` would give within `vram`, without doing it.
+    """Return the plan that `page`, `chunk` or `fit` would follow within `vram`, without following it.
 
     An attached model is planned from its own recording and times, and goes on undisturbed. One that is not is called once
     with `inputs`, recorded, and left as it was found: weights, buffers, gradients, hooks, modes and torch's random numbers.
     Without either nothing is run, and the weights may lie anywhere, on the meta device too: each weight counts once, in the
     order of registration, and only copies take time; the notes say so.
 
-    The planner answers within this process, or through a child where its extension cannot be had; the answer is the same.
+    The planner answers within this process, or through a child if its extension cannot be loaded; the answer is the same.
 
     Args:
         model: the model, in eval mode.
-        vram: the device memory to suppose, in the words of `page`; None takes what is free on the device.
-        mode: "page", "chunk", or "auto", which is what a mix of both would give.
+        vram: the device memory to assume, in the words of `page`; None takes all that is free on the device.
+        mode: "page", "chunk", or "auto", which is that of `fit`.
         inputs: for one call: a tuple of positional arguments, a dict of keyword arguments, or a single argument.
-        device: as for `page`; an attached model's own. Where nothing is run it only tells how much memory is free.
-        link: the way from RAM to the device to suppose: "pcie4x16", "25GB/s", or bytes per second; None takes what was
-            measured, else the planner's usual one.
+        device: as for `page`; an attached model's own. If nothing is run it only tells how much memory is free.
+        link: the way from RAM to the device to assume: "pcie4x16", "25GB/s", or bytes per second; None takes the measured
+            one, else the planner's usual one.
         max_layer_size: as for `page`.
         max_capacity: as for `chunk`, and used in that mode alone.
         curve: budgets for weights alone, in the words of `vram`, to tell the period for; None takes some around the plan's.
 
     Returns:
-        A `Plan`: the period in ns and its bound, bytes resident and in the arena, where each page goes, and the curve.
+        A `Plan`: the period in ns and its bound, bytes resident and in the arena, the placement of each page, the curve.
 
     Raises:
         BadInput: the model, the inputs, a budget or another wish cannot work; the text says which and what to do.
-        ControllerError: neither the planner's extension nor optimemctl can be had.
+        ControllerError: there is neither the planner's extension nor optimemctl.
     """
     wish = _wish(mode, vram, max_layer_size, max_capacity if mode == "chunk" else "")
     manifest, times = _known(model, device, wish, inputs)
@@ -197,7 +197,7 @@ def detach(model: Model) -> Model:
 
 
 def status(model: nn.Module) -> Status | None:
-    """Say how an attached model stands; None for one that is not attached."""
+    """Tell how an attached model stands; None for one that is not attached."""
     attachment = _find(model)
     return attachment.status() if attachment is not None else None
 
@@ -209,7 +209,7 @@ def _find(model: nn.Module) -> Attachment | None:
 
 @atexit.register
 def _farewell() -> None:
-    """Tell the controllers how the models of a program that ends have fared."""
+    """Report on every model to its controller when the program ends."""
     for attachment in list(_attached.values()):
         attachment.report()
         attachment.session.close("the program ends")
@@ -236,7 +236,7 @@ def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits:
 def _tie(model: nn.Module, card: Card, wish: Wish, habits: Habits) -> None:
     attachment = Attachment(model, card, wish, habits)
     _attached[id(model)] = attachment
-    weakref.finalize(attachment, card.device.settle).atexit = False  # copies into its bytes end before these are free
+    weakref.finalize(attachment, card.device.settle).atexit = False  # its bytes are freed after all copies into them
 
 
 def _refuse_tied(model: nn.Module) -> None:
@@ -258,14 +258,14 @@ def _refuse_tied(model: nn.Module) -> None:
 def _known(
     model: nn.Module, device: torch.device | str | None, wish: Wish, inputs: Any
 ) -> tuple[protocol.Manifest, protocol.Measured | None]:
-    """Return what is known of `model`, or can be learnt of it without changing it."""
+    """Return the manifest and the times of `model` as far as they are known, or can be learnt without changing it."""
     attachment = _find(model)
     if attachment is None and inputs is not None:
-        seen_by = "page" if wish.mode == "auto" else wish.mode  # what computes on the device is timed there
+        seen_by = "page" if wish.mode == "auto" else wish.mode  # page mode times steps on the device
         return rehearse(model, open_card(device), dataclasses.replace(wish, mode=seen_by), inputs)
     if attachment is None:
         if device is not None:
-            open_device(device)  # or say what is wrong with it
+            open_device(device)  # or raise
         inventory = take_stock(model, loaded=False)
         return describe.manifest(model, wish, inventory, by_owner(inventory.spans), None), None
     if inputs is not None:
@@ -279,7 +279,7 @@ def _known(
             "leave the device out, or call optimem.detach(model) first"
         )
     manifest, times = attachment.told()
-    return manifest, times and dataclasses.replace(times, held=[])  # what is there now is no reason for what could be
+    return manifest, times and dataclasses.replace(times, held=[])  # present residents must not sway a plan for the future
 
 
 def _device_of(model: nn.Module, device: torch.device | str | None) -> Device:
@@ -300,7 +300,7 @@ def _wish(mode: str, vram: str | int | None, max_layer_size: int, max_capacity: 
 
 
 def _size(value: str | int | float | None) -> str:
-    """Return a size as text in the user's words; numbers without a fraction lose it."""
+    """Return a size as text in the user's words; whole numbers lose their fraction."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value is None else str(value)
