@@ -1,10 +1,10 @@
-# setup   everything the other targets need: $(VENV), bin/optimemctl, the planner inside Python; does nothing where nothing has
+# setup   everything the other targets need: $(VENV), bin/optimemctl, the planner inside Python; does nothing if nothing has
 #         changed
 # demo    the main job, on the card or on the simulated one
 # test    everything: Go with the race detector, the worker, the simulated card, end to end
-# test-torch  what of it runs torch: the worker, the simulated card, end to end
-# browser a Chromium for the tests of the report page, where none is found and this is root on a system with apt
-# traps   the table of what trips pagers: row, tests, how many passed; fails where a row does
+# test-torch  the tests that run torch: the worker, the simulated card, end to end
+# browser a Chromium for the tests of the report page, if none is found and this is root on a system with apt
+# traps   the table of traps for pagers: row, tests, how many passed; fails if a row does
 # check   format, generated files, lint, types
 # TORCH=2.9 uses an environment with that version beside the usual one; PYTHON names the interpreter to make it with.
 

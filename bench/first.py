@@ -1,9 +1,9 @@
-"""The first forward, which is recorded: beside all bytes once over the link and all compute, which it cannot be spared.
+"""The first forward, which is recorded, beside the least that it could take: all bytes once over the link, and all compute.
 
     python bench/first.py                                   # the models of bench/models.py at half of their weights
     python bench/first.py --device sim:rtx4090 --models resnet101 --share 25
 
-With an empty cache, so that the link is measured too. Times are virtual ones of the simulated card where that is the device.
+With an empty cache, so that the link is measured too. Times on a simulated card are virtual.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def call(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...] | dict[str, ob
 
 
 def timed(device: Device, model: torch.nn.Module, inputs: object) -> int:
-    """ns until the result is there; what is brought for the next forward may still be under way."""
+    """Return the ns until the result is there; copies for the next forward may still be under way."""
     device.settle()
     began = device.timed_mark()
     call(model, inputs)
@@ -38,7 +38,7 @@ def timed(device: Device, model: torch.nn.Module, inputs: object) -> int:
 
 
 def measure(device: Device, made: Made, share: int) -> tuple[int, int, int]:
-    """ns of the first forward, of the plain one on the device, and of the bytes over the link."""
+    """Return the ns of the first forward, of the plain one on the device, and of the bytes over the link."""
     model, inputs = made
     model.eval().to(device.torch)
     inputs = moving.move(inputs, device.torch)

@@ -1,14 +1,14 @@
-"""What a pager's hooks cost the host: ours and accelerate's around the same modules, in one process, in turns.
+"""The host's time for a pager's hooks: ours and accelerate's around the same modules, in one process, in turns.
 
     python bench/hooks.py            # a table, one to two minutes; wants a free core
     python bench/hooks.py --json
 
-The modules compute nothing while they are timed (they read their parameters in the forwards that are recorded), so what a
-forward takes beyond the plain one is the hooks'. That is measured for several numbers of modules and of parameters, and
-taken apart by least squares: so much per forward, per module call, per parameter. On two clocks: the wall's, and the
-simulated card's host clock `measured`, which leaves out what the card's own work takes here, but counts the driver's part of
-a call and, as the offloader below copies from pageable memory, its waits. And by two statistics: the median, and the least,
-which is what is left where nobody disturbs.
+The modules compute nothing while they are timed (they read their parameters in the forwards that are recorded), so the time
+of a forward beyond the plain one is that of the hooks. It is measured for several numbers of modules and of parameters, and
+split by least squares: per forward, per module call, per parameter. There are two clocks: the wall's, and the simulated
+card's host clock `measured`, which leaves out the card's own work, but counts the driver's part of a call and, as the
+offloader below copies from pageable memory, its waits. There are two statistics: the median, and the least, which is the
+time without disturbances.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CARD = torch.device("simgpu", 0)
 
 
 class Reader(nn.Module):
-    """Hands its input on; while `reads` it adds its parameters to it."""
+    """Returns its input; while `reads` it adds its parameters to it."""
 
     def __init__(self, parameters: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Reader(nn.Module):
 
 
 class Readers(nn.Module):
-    """`modules` of them, one after the other. Held in a list, each may be called from outside and so keeps its hooks."""
+    """`modules` readers, one after the other. Held in a list, each may be called from outside and so keeps its hooks."""
 
     def __init__(self, modules: int, parameters: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Cost:
-    """Microseconds beyond the plain model, taken apart."""
+    """Microseconds beyond the plain model, split."""
 
     contender: str
     clock: str
@@ -93,7 +93,7 @@ class Cost:
     per_parameter_us: float
 
 
-# The contenders: each makes of a model on the CPU one that computes on the card.
+# The contenders: each makes a model on the CPU compute on the card.
 
 
 def plain(model: Readers) -> None:
@@ -101,7 +101,7 @@ def plain(model: Readers) -> None:
 
 
 def accelerate_in_place(model: Readers) -> None:
-    """The weights are on the card; the hook looks after the inputs alone."""
+    """The weights are on the card; the hook handles the inputs alone."""
     model.to(CARD)
     for reader in model.list:
         add_hook_to_module(reader, AlignDevicesHook(execution_device=CARD))
@@ -129,7 +129,7 @@ CONTENDERS: dict[str, Callable[[Readers], None]] = {
 
 
 def page(model: Readers, vram: str, *, streamed: int) -> None:
-    """Make every reader a page. Raises RuntimeError where not as many of them as wished are streamed."""
+    """Make every reader a page. Raises RuntimeError unless `streamed` of them are streamed."""
     optimem.page(model, CARD, max_layer_size=MODULE_BYTES // 4, vram=vram)
     warm_up(model)
     status = optimem.status(model)
@@ -153,7 +153,7 @@ def prepared(contender: str, modules: int, parameters: int) -> Readers:
 
 
 def samples(modules: int, parameters: int, rounds: int) -> list[Sample]:
-    """Time all contenders in turns, so that noise meets all alike."""
+    """Time all contenders in turns, so that all have the same noise."""
     models = {contender: prepared(contender, modules, parameters) for contender in CONTENDERS}
     x = torch.zeros(1, device=CARD)
     blocks = {contender: max(1, int(BLOCK_NS / timed(model, x, 3)[0])) for contender, model in models.items()}
@@ -183,7 +183,7 @@ def timed(model: Readers, x: torch.Tensor, forwards: int) -> tuple[float, float]
 
 
 def costs(measured: list[Sample]) -> Iterator[Cost]:
-    """Take apart what each contender takes beyond the plain model."""
+    """Split the time of each contender beyond the plain model."""
     groups = groupby(sorted(measured, key=_how), key=_how)
     found = {how: {(s.modules, s.parameters): s.ns for s in group} for how, group in groups}
     for (contender, clock, statistic), cells in found.items():
@@ -221,7 +221,7 @@ def main() -> None:
     wished = parser.parse_args()
     os.environ.setdefault("OPTIMEM_CTL", str(ROOT / "bin" / "optimemctl"))
     simgpu.set_host_clock("measured")
-    simgpu.set_host_watched(False)  # which is for the other clock, and costs every operation a little
+    simgpu.set_host_watched(False)  # it serves the other clock, and costs every operation a little
     torch.set_num_threads(1)
     with torch.no_grad():
         measured = [s for m in MODULES for n in PARAMETERS for s in samples(m, n, wished.rounds)]

@@ -1,6 +1,6 @@
 """Models to measure with, made from their configurations with random weights: `optimemctl run bench/models.py:NAME`.
 
-A factory returns the model and its inputs. Weights are float32 unless the name says otherwise.
+A factory returns the model and its inputs. Weights are float32 unless the factory says otherwise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Forwards of large models on small cards, beside what the plan said and what no schedule can beat.
+"""Periods of large models on small cards, beside the plan's prediction and the bound.
 
     python bench/periods.py                                   # the whole table, some 25 minutes
     python bench/periods.py --cards rtx4090 --models gpt2_medium --shares 25,50 --json
@@ -68,7 +68,7 @@ HEAD = """| card | model | weights on it | plain | period | plan | off | bound |
 
 
 def row(c: Cell) -> str:
-    """A row of the table, in Markdown."""
+    """Return a row of the table, in Markdown."""
     plain, period, plan, bound = (f"{ns / 1e6:.2f} ms" for ns in (c.plain_ns, c.period_ns, c.predicted_ns, c.bound_ns))
     bits = "equal" if c.equal and not c.misses else f"equal {c.equal}, {c.misses} misses"
     where = f"| {c.card} | {c.model} | {c.share} % "
@@ -76,7 +76,7 @@ def row(c: Cell) -> str:
 
 
 def summary(cells: list[Cell]) -> str:
-    """What goes under the table."""
+    """Return the lines under the table."""
     return (
         f"\ngap: mean {mean(c.gap for c in cells):.1%}, greatest {max(c.gap for c in cells):.1%};\n"
         f"off the plan: at most {max(abs(c.off) for c in cells):.1%}. All times are simulated."

@@ -1,9 +1,9 @@
-"""Ways to let a parameter look elsewhere, microseconds each: what docs/adr/0010-re-pointing.md rests on.
+"""Ways to re-point a parameter, microseconds each: the figures of docs/adr/0010-re-pointing.md.
 
     python bench/repointing.py [--json]
 
-Every way lets 64 parameters of 1 KiB look at other bytes and back, many times in turns; the least time counts, since on a
-machine with others on it the rest is theirs.
+Every way points 64 parameters of 1 KiB to other bytes and back, many times in turns. The least time counts: the rest is due
+to other programs on the machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parameters() -> list[nn.Parameter]:
 
 
 def re_pointing() -> Ways:
-    """Each of these looks there and back once per parameter."""
+    """Return the ways; each points there and back once per parameter."""
     ours, twins = parameters(), parameters()
     there, home = (views(torch.empty(COUNT * NUMBERS * 4, dtype=torch.uint8, device=at)) for at in (CARD, "cpu"))
     out, back = list(zip(ours, there, strict=True)), list(zip(ours, home, strict=True))
@@ -84,7 +84,7 @@ def re_pointing() -> Ways:
 
 
 def around() -> Ways:
-    """What else is done once per parameter or page."""
+    """Return other work that is done once per parameter or page."""
     some = parameters()
     event, stream, block = torch.Event(CARD), torch.Stream(CARD), torch.empty(1 << 16, dtype=torch.uint8, device=CARD)
 
@@ -117,7 +117,7 @@ def repeated(way: Callable[[], object]) -> Callable[[], None]:
 
 
 def least_us(ways: Ways, times: int) -> dict[str, float]:
-    """Return the least time of each way per parameter, which each round does `times` times for each of COUNT."""
+    """Return the least time of each way per parameter. A round runs each way for COUNT parameters, `times` times."""
     least = dict.fromkeys(ways, float("inf"))
     for _ in range(ROUNDS):
         for name, way in ways.items():
