@@ -100,7 +100,7 @@ class Device(ABC):
     # Memory. 0 is "not known": the device's allocator reports nothing.
 
     def name(self) -> str:
-        """Return the card's name, or the device's where it has none."""
+        """Return the card's name, or the device's if it has none."""
         name = _ask(self.torch, "get_device_name")
         return name if isinstance(name, str) else str(self.torch)
 

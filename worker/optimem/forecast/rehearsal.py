@@ -23,8 +23,8 @@ def rehearse(
     """Attach `model`, call it once with `inputs` and detach it; return the manifest and the times that its controller got.
 
     `inputs` are the positional arguments as a tuple or list, the keyword arguments as a mapping, or one argument by itself.
-    Weights, buffers, attributes of modules and torch's random numbers are as before; what the model writes into lists or
-    dictionaries of its own stays. Raises the errors of attaching, and those of the model.
+    Weights, buffers, attributes of modules and torch's random numbers are as before. Writes of the model into its own lists
+    or dictionaries stay. Raises the errors of attaching, and those of the model.
     """
     device = card.device
     if device.computes_in_ram:

@@ -31,7 +31,7 @@ class Learner(Protocol):
         ...
 
     def end_step(self, recorder: Recorder) -> None:
-        """Note the bytes that the step has used which ends at the coming border."""
+        """Note the bytes in use of the step that ends at the coming border."""
         ...
 
     def left_behind(self) -> int:

@@ -63,7 +63,7 @@ class Engine:
 
     @property
     def both_sides(self) -> bool:
-        """True where the plan has modules compute on the CPU and on the device."""
+        """True if the plan has modules compute on the CPU and on the device."""
         return self._sides.both
 
     @property
@@ -186,7 +186,7 @@ class Engine:
         if self._pager is None:
             return 0
         freed = self._pager.shrink(nbytes, at_start=at_start, all_tied=self.both_sides)
-        if freed and self.home == CPU:  # what left the device computes on the CPU from now on
+        if freed and self.home == CPU:  # the CPU computes with evicted pages from now on
             self._sides.change(self._pager.sides())
             self.place_fixed()
         return freed

@@ -36,7 +36,7 @@ class RamStore:
 
     @property
     def pinned_bytes(self) -> int:
-        """Bytes of page-locked memory in use, 0 where the slab is pageable."""
+        """Bytes of page-locked memory in use, 0 if the slab is pageable."""
         return self.slab.numel() if self.slab.numel() and self.slab.is_pinned() else 0
 
     def sample(self) -> torch.Tensor:
