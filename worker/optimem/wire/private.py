@@ -19,7 +19,7 @@ from ..errors import ControllerError
 
 _lock = threading.Lock()
 _child: subprocess.Popen[bytes] | None = None
-_path = ""
+_path = Path()
 
 
 def socket() -> str:
@@ -27,11 +27,10 @@ def socket() -> str:
     global _child, _path
     with _lock:
         if _child is None or _child.poll() is not None:
-            directory = tempfile.mkdtemp(prefix="optimem-")  # mode 0700
-            _path = str(Path(directory) / "controller.sock")
-            _child = _start(binary(), _path)
-            atexit.register(_end, _child, directory)
-        return _path
+            _end()
+            _path = Path(tempfile.mkdtemp(prefix="optimem-")) / "controller.sock"  # mode 0700
+            _child = _start(binary(), str(_path))
+        return str(_path)
 
 
 def binary() -> str:
@@ -62,11 +61,17 @@ def _start(binary: str, path: str) -> subprocess.Popen[bytes]:
     return child
 
 
-def _end(child: subprocess.Popen[bytes], directory: str) -> None:
+@atexit.register  # when this module is imported, so that whoever says goodbye through the controller does so before
+def _end() -> None:
+    """End the private controller, if one was started, and remove its directory. Idempotent."""
+    global _child
+    child, _child = _child, None
+    if child is None:
+        return
     for end in (child.stdin, child.stdout):
         assert end is not None
         with contextlib.suppress(OSError):
             end.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(timeout=5)
-    shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(_path.parent, ignore_errors=True)
