@@ -41,6 +41,14 @@ def defines(file: Path | None, name: str) -> bool:
     return all(re.search(rf"{begins}{part}\b|^\s*{part}\s*[:=(]", source, re.MULTILINE) for part in name.split("."))
 
 
+def dangling(source: str) -> list[str]:
+    """Return the documents that `source` points to and that do not exist, or have no heading of the title that it gives."""
+    pages = set(re.findall(r"\bdocs/[\w/-]+\.(?:md|json|svg)\b", source))
+    titled = re.findall(r'\b(docs/[\w/-]+\.md),\s+"([^"]+)"', source)
+    lost = sorted(page for page in pages if not (ROOT / page).is_file())
+    return lost + [title for page, title in titled if f"# {title}\n" not in (ROOT / page).read_text()]
+
+
 def table(text: str, title: str) -> list[list[str]]:
     """Return the rows of the table under the heading `title`, cells without backticks."""
     part = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
@@ -73,6 +81,28 @@ def test_everything_that_a_document_names_exists(page: Path) -> None:
 )
 def test_a_wrong_name_is_found(text: str, names: list[str]) -> None:
     assert missing(text, ROOT / "docs" / "architecture.md") == names
+
+
+def test_the_documents_that_sources_point_to_exist() -> None:
+    go = [
+        file
+        for top in ("bindings", "cmd", "controller", "internal", "ipc", "planner")
+        for file in ROOT.glob(f"{top}/**/*.go")
+    ]
+    sources = [file for file in (*go, *PACKAGE.glob("**/*.py"), *ROOT.glob("bench/*.py")) if dangling(file.read_text())]
+    assert sources == []
+
+
+@pytest.mark.parametrize(
+    ("source", "lost"),
+    [
+        ("(docs/adr/0099-nothing.md)", ["docs/adr/0099-nothing.md"]),
+        ('(docs/architecture.md, "What is kept for ever")', ["What is kept for ever"]),
+        ('(docs/architecture.md,\n"What is kept between runs", docs/schema/answer.json)', []),
+    ],
+)
+def test_a_wrong_pointer_is_found(source: str, lost: list[str]) -> None:
+    assert dangling(source) == lost
 
 
 def test_the_rooms_are_those_of_the_code() -> None:
