@@ -8,6 +8,7 @@ from functools import cached_property
 
 from ..model.recording import Recording
 from ..model.units import Span, Unit
+from ..residency.placements import Placement, placement_of
 from ..wire import protocol
 
 
@@ -22,10 +23,15 @@ class Agreement:
     units: tuple[Unit, ...]
     recording: Recording | None
 
+    @cached_property
+    def placements(self) -> list[Placement]:
+        """The placement of every page. Raises ControllerError for one that this worker does not know."""
+        return [placement_of(page.placement) for page in self.plan.pages]
+
     @property
     def streams(self) -> bool:
         """True where some weights are streamed."""
-        return any(page.placement == "streamed" for page in self.plan.pages)
+        return any(placement.streamed for placement in self.placements)
 
     @property
     def device_bytes(self) -> int:
@@ -40,7 +46,7 @@ class Agreement:
     @cached_property
     def residents(self) -> frozenset[Span]:
         """The spans that the plan keeps on the device."""
-        return self._spans(page for page in self.plan.pages if page.placement == "resident")
+        return self._spans(page for page in self.plan.pages if placement_of(page.placement).resident)
 
     def _spans(self, pages: Iterable[protocol.Page]) -> frozenset[Span]:
         return frozenset(span for page in pages for index in page.units for span in self.units[index].spans)

@@ -173,17 +173,17 @@ class Negotiation:
         self._tied.card.device.give_back()
 
     def _shrink_to(self, shortage: Shortage) -> bool:
-        """Follow a plan that spares what `shortage` tells. Return False where none can be had."""
+        """Follow a plan that leaves activations what `shortage` tells, which the controller was told. Return False where none
+        can be had."""
         agreed = self.agreement
         if self._session.lost:
             freed = self._tied.engine.shrink(shortage.room(), at_start=True)
             self._tied.tie()
             return bool(freed)
-        recording = agreed.recording
-        if recording is None:
+        if agreed.recording is None:
             return False
         try:
-            return self._plan_anew(agreed.manifest, shortage.noted_in(recording), agreed.units)
+            return self._plan_anew(agreed.manifest, agreed.recording, agreed.units)
         except BadInput as refusal:
             log.info("optimem: no smaller plan can be had (%s); the next forward is recorded in less room", refusal)
             return False

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..card.device import Device
-from ..model.recording import Recording
 from ..wire.protocol import Short
 
 _ASKED = re.compile(r"[Tt]ried to allocate ([0-9.]+) (bytes|[KMGT]iB)")
@@ -34,14 +33,6 @@ class Shortage:
     def room(self) -> int:
         """Return how many bytes of weights to hold while the next forward is recorded: half as many."""
         return max(1, self.weights // 2)
-
-    def noted_in(self, recording: Recording) -> Recording:
-        """Return `recording` with what activations need in the step that needs most."""
-        most = max(range(recording.steps), key=recording.step_bytes.__getitem__)
-        sizes = [
-            max(nbytes, self.activations) if step == most else nbytes for step, nbytes in enumerate(recording.step_bytes)
-        ]
-        return replace(recording, step_bytes=sizes)
 
     def message(self) -> Short:
         """Say it to the controller."""

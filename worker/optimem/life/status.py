@@ -43,15 +43,15 @@ class Status:
     @classmethod
     def of(cls, tied: Tied, agreement: Agreement, *, state: State, mode: str, forwards: int, lost: bool) -> Status:
         """Say how a model stands under `agreement`."""
-        plan, placements = agreement.plan, [page.placement for page in agreement.plan.pages]
+        plan, placements = agreement.plan, agreement.placements
         return cls(
             state=state.value,
             mode=mode,
             device=str(tied.card.device.torch),
             plan_version=plan.version,
             pages=len(placements),
-            resident_pages=placements.count("resident"),
-            streamed_pages=placements.count("streamed"),
+            resident_pages=sum(placement.resident for placement in placements),
+            streamed_pages=sum(placement.streamed for placement in placements),
             weights_bytes=tied.inventory.weights_bytes,
             budget_bytes=plan.budget_bytes,
             reserve_bytes=plan.reserve_bytes,

@@ -19,6 +19,7 @@ from ..model.weights import Looks, take
 from ..seams.profiling import profiled
 from ..wire.protocol import Copy, Plan
 from .pieces import Held, gaps, in_one_block, keep
+from .placements import Placement, placement_of
 from .ring import Ring, Turn
 from .sides import CPU
 from .store import Store, poison
@@ -31,7 +32,7 @@ class Page:
 
     index: int
     name: str
-    placement: str
+    placement: Placement
     spans: tuple[Span, ...]
     source: torch.Tensor | None  # its bytes in the store; None for pages that never move as one
     uses: tuple[tuple[int, int], ...]
@@ -116,7 +117,7 @@ class Pager:
 
     def places(self) -> set[torch.device]:
         """Return the sides of the pages that forwards read."""
-        read = [page for page in self.pages if page.placement != "unread"]
+        read = [page for page in self.pages if page.placement.read]
         return {CPU if self._stays_in_ram(page) else self._device.torch for page in read}
 
     def storages(self) -> set[int]:
@@ -245,15 +246,15 @@ class Pager:
         planned = self._plan.pages[index]
         members = [units[unit] for unit in planned.units]
         spans = tuple(self._store.in_order(span for unit in members for span in unit.spans))
-        moves = planned.placement in ("resident", "streamed")
-        source = self._store.bytes_of(spans) if moves and spans else None
+        placement = placement_of(planned.placement)
+        source = self._store.bytes_of(spans) if placement.moves and spans else None
         uses = tuple(use for unit in members for use in unit.uses)
         home = [look for span in spans for weight in span.weights for look in self._store.home_of(weight)]
-        return Page(index, members[0].path, planned.placement, spans, source, uses, home=home)
+        return Page(index, members[0].path, placement, spans, source, uses, home=home)
 
     def _make_residents(self, held: Held) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
         """Make residents of spans that are `held`. Return the copies still to issue: target, source, and the page's name."""
-        residents = [page for page in self.pages if page.placement == "resident" and page.source is not None]
+        residents = [page for page in self.pages if page.placement.resident and page.source is not None]
         keep(held, {span for page in residents for span in page.spans}, self._device, self._plan.budget_bytes)
         self._device.settle()  # coming copies may land in freed bytes
         self._device.give_back()
@@ -298,7 +299,7 @@ class Pager:
 
     def _take(self, page: Page, *, next_lap: bool) -> Turn | None:
         turn = self._ring.take(page.index, next_lap=next_lap)
-        if turn is None and page.placement == "streamed":
+        if turn is None and page.placement.streamed:
             self._end_idle_turns()
             turn = self._ring.take(page.index, next_lap=next_lap)
         return turn
@@ -324,7 +325,7 @@ class Pager:
     def _stays_in_ram(self, page: Page) -> bool:
         """Tell whether the CPU computes with `page`: by the plan, or because it is not on the device and forwards start in
         RAM."""
-        return page.placement == "cpu" or (self._home == CPU and not page.pieces and page.turn is None)
+        return page.placement.on_cpu or (self._home == CPU and not page.pieces and page.turn is None)
 
     def _fetch_on_touch(self, page: Page, spans: Iterable[Span]) -> None:
         self.misses += 1
