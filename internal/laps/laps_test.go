@@ -86,7 +86,9 @@ func TestLapsOfAnyPlan(t *testing.T) {
 func TestActivationsThatCrossWaitForCopiesBeforeThem(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := equal(rapid.IntRange(4, 12).Draw(t, "units"), planner.Nanoseconds(rapid.IntRange(100_000, 400_000).Draw(t, "compute")))
-		p, err := search.Build(m, machine, planner.Options{Mode: planner.ModeAuto, Budget: m.Weights() * planner.Bytes(rapid.IntRange(20, 60).Draw(t, "percent")) / 100})
+		p, err := search.Build(m, machine, planner.Options{
+			Mode: planner.ModeAuto, Budget: m.Weights() * planner.Bytes(rapid.IntRange(20, 60).Draw(t, "percent")) / 100, PagesAsGiven: true,
+		})
 		if tooSmall(t, err) {
 			t.Skip(err)
 		}
@@ -158,13 +160,15 @@ func memoryStaysWithinTheBudget(t *rapid.T, p planner.Plan, l Laps) {
 func TestLapsOfOneUseAUnitFollowEachOtherByAPeriod(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := planner.Manifest{Model: "chain", Recorded: true}
-		for i := range rapid.IntRange(10, 30).Draw(t, "units") {
+		for i := range rapid.IntRange(4, 12).Draw(t, "units") {
 			m.Steps = append(m.Steps, planner.Step{Compute: planner.Nanoseconds(rapid.IntRange(0, 800_000).Draw(t, "compute"))})
 			m.Units = append(m.Units, planner.Unit{
 				Path: fmt.Sprint(i), Bytes: planner.Bytes(rapid.IntRange(0, 8<<20).Draw(t, "bytes")), Readers: []string{"x"}, Uses: []planner.Use{{First: i, Last: i}},
 			})
 		}
-		p, err := search.Build(m, machine, planner.Options{Mode: planner.ModePage, Budget: max(1, m.Weights()*planner.Bytes(rapid.IntRange(15, 95).Draw(t, "percent"))/100)})
+		p, err := search.Build(m, machine, planner.Options{
+			Mode: planner.ModePage, Budget: max(1, m.Weights()*planner.Bytes(rapid.IntRange(15, 95).Draw(t, "percent"))/100), PagesAsGiven: true,
+		})
 		if tooSmall(t, err) {
 			t.Skip(err)
 		}

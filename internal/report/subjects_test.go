@@ -50,10 +50,11 @@ func estimated(s Subject) Subject {
 	return s
 }
 
-// subject plans a model for a share of its weights, curve included.
+// subject plans a model for a share of its weights, curve included. Where units are some tens, every unit is a page: to try many
+// groupings takes long, and the report draws them alike.
 func subject(t testing.TB, m planner.Manifest, mode planner.Mode, percent planner.Bytes) Subject {
 	t.Helper()
-	o := planner.Options{Mode: mode, Budget: max(1, m.Weights()*percent/100)}
+	o := planner.Options{Mode: mode, Budget: max(1, m.Weights()*percent/100), PagesAsGiven: len(m.Units) > 30 && len(m.Units) < 1000}
 	p, err := search.Build(m, machine, o)
 	if err != nil {
 		t.Fatal(err)

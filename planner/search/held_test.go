@@ -87,19 +87,31 @@ func TestWhatIsHeldNeverMakesAPlanCostMore(t *testing.T) {
 
 func TestASmallChangeOfTimesOrBudgetBringsLittle(t *testing.T) {
 	var all, allFree float64
-	for name, m := range map[string]planner.Manifest{"equal": uniform(100, 8<<20, 200_000), "mixed": mixed(120), "long": mixed(700), "blocks": blocks(24)} {
-		before := built(t, m, pcie, percent(50))
+	for name, test := range map[string]struct {
+		m       planner.Manifest
+		asGiven bool // every unit is a page; else pages are made anew as well
+		changes map[string]int64
+	}{
+		"equal":  {uniform(100, 8<<20, 200_000), true, map[string]int64{"other times": 50, "a larger budget": 55}},
+		"mixed":  {mixed(120), true, map[string]int64{"a smaller budget": 45}},
+		"long":   {mixed(700), false, map[string]int64{"other times": 50, "a larger budget": 55}},
+		"blocks": {blocks(24), false, map[string]int64{"other times": 50, "a smaller budget": 45}},
+	} {
+		m := test.m
+		o := percent(50)
+		o.PagesAsGiven = test.asGiven
+		before := built(t, m, pcie, o)
 		noisy := holding(m, before)
 		noisy.Steps = slices.Clone(m.Steps)
 		for i := range noisy.Steps {
 			noisy.Steps[i].Compute = m.Steps[i].Compute * planner.Nanoseconds(97+i%7) / 100
 		}
-		for what, share := range map[string]int64{"other times": 50, "a smaller budget": 45, "a larger budget": 55} {
-			machine, o := pcie, percent(share)
-			p := built(t, noisy, machine, o)
+		for what, share := range test.changes {
+			o.VRAM.MilliPercent = 1000 * share
+			p := built(t, noisy, pcie, o)
 			fresh := noisy
 			fresh.Units = m.Units
-			free := built(t, fresh, machine, o)
+			free := built(t, fresh, pcie, o)
 			part, partFree := brought(noisy, p), brought(noisy, free)
 			t.Logf("%s, %s: %.1f %% is brought, %.1f %% without regard; %v and %v", name, what, 100*part, 100*partFree, p.Period, free.Period)
 			if part > partFree || float64(p.Period) > 1.002*float64(free.Period) {
@@ -135,25 +147,33 @@ func registered(m planner.Manifest) planner.Manifest {
 }
 
 func TestPlan1KeepsMostOfWhatPlan0Retained(t *testing.T) {
-	lists := map[string]planner.Manifest{"blocks": blocks(24), "equal": uniform(100, 8<<20, 200_000)}
-	for _, family := range []string{"lognormal", "convolution", "attention and MLP"} {
-		lists[family] = listOf(rand.New(rand.NewPCG(15, 1)), family, 80, 0.3)
+	drawn := func(family string) planner.Manifest { return listOf(rand.New(rand.NewPCG(15, 1)), family, 80, 0.3) }
+	tests := map[string]struct {
+		m       planner.Manifest
+		asGiven bool // every unit is a page; else pages are made anew as well
+		share   int64
+	}{
+		"blocks":            {blocks(24), false, 50},
+		"equal":             {uniform(100, 8<<20, 200_000), false, 25},
+		"lognormal":         {drawn("lognormal"), true, 75},
+		"convolution":       {drawn("convolution"), true, 50},
+		"attention and MLP": {drawn("attention and MLP"), true, 25},
 	}
 	var all float64
-	for name, m := range lists {
-		for _, share := range []int64{25, 50, 75} {
-			o := percent(share)
-			zero := built(t, registered(m), planner.Machine{}, o)
-			free := built(t, m, pcie, o)
-			one := built(t, holding(m, zero), pcie, o)
-			part, longer := brought(holding(m, zero), one), float64(one.Period)/float64(free.Period)-1
-			t.Logf("%s at %d %%: plan 0 holds %v of %v; %.1f %% is brought, %.1f %% without regard; period %+.2f %%", name, share,
-				zero.Resident, zero.Budget, 100*part, 100*brought(holding(m, zero), free), 100*longer)
-			if longer > 0.005 {
-				t.Errorf("%s at %d %%: the period is %.2f %% longer", name, share, 100*longer)
-			}
-			all += part / float64(3*len(lists))
+	for name, test := range tests {
+		m, share := test.m, test.share
+		o := percent(share)
+		o.PagesAsGiven = test.asGiven
+		zero := built(t, registered(m), planner.Machine{}, o)
+		free := built(t, m, pcie, o)
+		one := built(t, holding(m, zero), pcie, o)
+		part, longer := brought(holding(m, zero), one), float64(one.Period)/float64(free.Period)-1
+		t.Logf("%s at %d %%: plan 0 holds %v of %v; %.1f %% is brought, %.1f %% without regard; period %+.2f %%", name, share,
+			zero.Resident, zero.Budget, 100*part, 100*brought(holding(m, zero), free), 100*longer)
+		if longer > 0.005 {
+			t.Errorf("%s at %d %%: the period is %.2f %% longer", name, share, 100*longer)
 		}
+		all += part / float64(len(tests))
 	}
 	if all > 0.15 {
 		t.Errorf("%.1f %% of plan 1's residents are brought on average", 100*all)
