@@ -173,8 +173,7 @@ class Negotiation:
         self._tied.card.device.give_back()
 
     def _shrink_to(self, shortage: Shortage) -> bool:
-        """Follow a plan that leaves activations what `shortage` tells, which the controller was told. Return False where none
-        can be had."""
+        """Follow a plan that spares the bytes of `shortage`, of which the controller was told. Return False without one."""
         agreed = self.agreement
         if self._session.lost:
             freed = self._tied.engine.shrink(shortage.room(), at_start=True)
