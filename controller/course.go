@@ -122,7 +122,7 @@ func deviceAlone(measured, before ipc.Measured) ipc.Measured {
 func hold(m planner.Manifest, inForce planner.Plan) {
 	for _, page := range inForce.Pages {
 		for _, unit := range page.Units {
-			m.Units[unit].Held = page.Placement == planner.Resident
+			m.Units[unit].Held = page.Placement.Stays()
 		}
 	}
 }

@@ -129,7 +129,7 @@ func off(predicted planner.Nanoseconds, seen uint64) bool {
 
 // usesCPU tells whether the CPU computes although the device could.
 func usesCPU(p planner.Plan) bool {
-	return p.Mode == planner.ModeAuto && slices.ContainsFunc(p.Pages, func(page planner.Page) bool { return page.Placement == planner.OnCPU })
+	return p.Mode.Mixes() && slices.ContainsFunc(p.Pages, func(page planner.Page) bool { return page.Placement.ByCPU() })
 }
 
 // same tells whether two plans mean the same to a worker, whatever their versions.

@@ -22,8 +22,7 @@ var May = map[string][]string{
 	"internal/checkpoint":       {"planner", "planner/contract", "internal/safetensors", "simgpu"},
 }
 
-// Pure lists the packages that may import nothing of Impure: the same inputs give the same plan, on every machine and in every
-// run.
+// Pure lists the packages that may import nothing of Impure: the same inputs give the same plan in every run.
 var Pure = []string{"planner", "planner/search"}
 
 // Impure lists what a pure package may not import.
