@@ -10,13 +10,13 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// An Answer is a plan, and what it is an answer to.
+// An Answer is a plan, and the manifest, the machine and the wishes that it was made from.
 type Answer struct {
 	Manifest Manifest
-	Machine  Machine // with the budget for weights that the plan keeps, and the link that it supposes
+	Machine  Machine // its budget is that of the plan, its link the one that the plan supposes
 	Curve    []planner.Point
 	Notes    []string
-	Options  planner.Options // those wishes that nothing else in the answer tells, as With keeps them
+	Options  planner.Options // the wishes that stand nowhere else in the answer; see With
 	plan     planner.Plan
 }
 
@@ -47,7 +47,7 @@ type answerDoc struct {
 	Options    *wishesDoc  `json:"options,omitzero"`
 }
 
-// wishesDoc is what of a request's options an answer repeats.
+// wishesDoc has the options of a request that an answer repeats.
 type wishesDoc struct {
 	PagesAsGiven bool    `json:"pages_as_given,omitzero"`
 	MaxLayerSize *whole  `json:"max_layer_size,omitzero"`
@@ -75,20 +75,21 @@ type pointDoc struct {
 	Missing whole `json:"missing_bytes"`
 }
 
-// NewAnswer is the answer that a plan is. Its version among the plans of a session is no part of it.
+// NewAnswer makes the answer of a plan. The version of the plan within its session is left out.
 func NewAnswer(m Manifest, machine Machine, p planner.Plan, curve ...planner.Point) Answer {
 	machine.Budget = p.Budget
 	p.Version, p.Laps = 0, max(1, p.Laps)
 	return Answer{Manifest: m, Machine: machine, Curve: curve, plan: p}
 }
 
-// With is the answer with those wishes that shape pages: mode, budget and link stand elsewhere in it.
+// With is the answer with the wishes that shape pages. Mode, budget and link stand elsewhere in it.
 func (a Answer) With(o planner.Options) Answer {
 	a.Options = planner.Options{PagesAsGiven: o.PagesAsGiven, MaxLayerSize: o.MaxLayerSize, MaxCapacity: o.MaxCapacity}
 	return a
 }
 
-// Plan is the plan, if the planner takes manifest and machine, and it keeps what a plan promises for them.
+// Plan is the plan. The error is planner.ErrInvalid where the planner refuses the manifest or the machine, or where the plan
+// breaks a promise for them.
 func (a Answer) Plan() (planner.Plan, error) {
 	if err := planner.Check(a.Manifest.Manifest, a.Machine.Machine); err != nil {
 		return planner.Plan{}, err
@@ -99,7 +100,7 @@ func (a Answer) Plan() (planner.Plan, error) {
 	return a.plan, nil
 }
 
-// Encode writes the answer, one page, copy, step or unit a line.
+// Encode writes the answer with one page, copy, step or unit per line.
 func (a Answer) Encode() ([]byte, error) {
 	text, err := json.Marshal(a.doc(), json.Deterministic(true))
 	if err != nil {
@@ -144,7 +145,7 @@ func wishes(o planner.Options) *wishesDoc {
 	return &d
 }
 
-// options are the wishes that are told.
+// options are the wishes in the document.
 func (d *wishesDoc) options() (o planner.Options, err error) {
 	if d == nil {
 		return o, nil
@@ -164,8 +165,8 @@ func (a Answer) page(p planner.Page) pageDoc {
 	return d
 }
 
-// ReadAnswer reads an answer. An *Error names the field that is wrong; whether the plan keeps what a plan promises is for
-// Answer.Plan to find out.
+// ReadAnswer reads an answer. An *Error names the field that is wrong. It does not check the promises of the plan: Answer.Plan
+// does.
 func ReadAnswer(text []byte) (Answer, error) {
 	var doc answerDoc
 	if err := read(text, &doc); err != nil {
@@ -256,7 +257,7 @@ var bottlenecks = []planner.Bottleneck{
 	planner.BoundByCompute, planner.BoundByLink, planner.BoundByMemory, planner.BoundByCPU, planner.BoundUnknown,
 }
 
-// one finds a word among those that there are.
+// one finds a word in a list of known words.
 func one[W ~string](words []W, text name) (W, error) {
 	for _, w := range words {
 		if string(w) == string(text) {

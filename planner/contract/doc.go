@@ -1,8 +1,8 @@
 // Package contract is the planner in JSON: manifests, machines and requests in, answers out, as docs/contract.md has them.
 //
-// It is text in, text out: it opens no file and knows no clock. It takes what may be left out, and nothing that is wrong:
-// an unknown or doubled field, a fraction, a number out of range is an error that names the field. The same request gives
-// the same bytes.
+// It is text in, text out: it opens no file and knows no clock. Optional fields may be left out.
+// An unknown or doubled field, a fraction, or a number out of range is an error that names the field. The same request gives the
+// same bytes.
 package contract
 
 import "github.com/optimem/optimem/internal/strict"

@@ -13,10 +13,10 @@ import (
 // An Error says what is wrong with one field of a document.
 type Error = strict.Error
 
-// longestWords is the most characters that are said of an error: names in it can be long.
+// longestWords is the most characters of the text of an error: names in it can be long.
 const longestWords = 1000
 
-// Words are what an error says to people: one line without what would move a cursor.
+// Words are the text of an error for people: one line, without characters that would move a cursor.
 func Words(err error) string {
 	text := label.Short(strings.TrimPrefix(err.Error(), planner.ErrInvalid.Error()+": "), longestWords)
 	if errors.Is(err, search.ErrBroken) {

@@ -13,14 +13,14 @@ import (
 
 // An ID names a unit in a document, by a text or by an integer; the zero ID names nothing. IDs can be compared.
 type ID struct {
-	text    string // of an integer its digits
+	text    string // of an integer the digits
 	integer bool
 }
 
-// TextID is the ID that is a text.
+// TextID makes an ID of a text.
 func TextID(text string) ID { return ID{text: text} }
 
-// IntegerID is the ID that is an integer.
+// IntegerID makes an ID of an integer.
 func IntegerID(n int64) ID { return ID{strconv.FormatInt(n, 10), true} }
 
 // String is the text, or the digits.
@@ -60,7 +60,7 @@ func parseID(text string) (n int64, ok bool) {
 	return int64(f), err == nil && f == math.Trunc(f) && math.Abs(f) < mostID
 }
 
-// MarshalJSONTo writes it as it came.
+// MarshalJSONTo writes the text or the integer that was read.
 func (id ID) MarshalJSONTo(encoder *jsontext.Encoder) error {
 	if id.integer {
 		return encoder.WriteValue(jsontext.Value(id.text))
@@ -68,10 +68,10 @@ func (id ID) MarshalJSONTo(encoder *jsontext.Encoder) error {
 	return encoder.WriteToken(jsontext.String(id.text))
 }
 
-// A naming is the ids of a manifest's units.
+// A naming keeps the ids of the units of a manifest.
 type naming struct {
 	units  map[ID]int     // by id
-	copies map[string]int // of a path as an id, the first included
+	copies map[string]int // how often a path was an id
 }
 
 func newNaming() naming { return naming{map[ID]int{}, map[string]int{}} }
@@ -91,7 +91,7 @@ func (n naming) free(path string) ID {
 	}
 }
 
-// head is the beginning of a text, of at most so many bytes.
+// head is the beginning of a text, at most so many bytes long.
 func head(text string, most int) string {
 	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// layout puts what holds no object on one line, and everything else member by member.
+// layout puts every value that holds no object on one line, and all other values member by member.
 func layout(text jsontext.Value) ([]byte, error) {
 	var out bytes.Buffer
 	if err := lay(&out, text, "\n"); err != nil {

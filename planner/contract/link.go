@@ -10,13 +10,13 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// UsualLatency is what a copy takes beside its bytes, where nobody says.
+// UsualLatency is the latency of a copy where a document does not give it.
 const UsualLatency planner.Nanoseconds = 10_000
 
-// UsualLink is the link that is supposed where nobody says.
+// UsualLink is the link where a document does not give it.
 const UsualLink = "pcie4x16"
 
-// perLane is what copies from pinned memory reach, in bytes per second, as measured (simgpu's links.json).
+// perLane is the measured rate per lane of copies from pinned memory, in bytes per second (simgpu's links.json).
 var perLane = map[int]planner.Bytes{3: 775_000_000, 4: 1_562_500_000, 5: 3_500_000_000}
 
 var pcie = regexp.MustCompile(`^pcie([3-5])x(1|2|4|8|16)$`)

@@ -5,7 +5,7 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// A Machine is a planner's machine, and the budget that a document gives.
+// A Machine is a planner.Machine, with the budget that a document gives.
 type Machine struct {
 	planner.Machine
 	Budget planner.Bytes // device bytes for weights alone; 0 where the document does not say
@@ -70,7 +70,7 @@ func (d *linkDoc) link(field string) (planner.Link, error) {
 	return planner.Link{Latency: planner.Nanoseconds(or(d.Latency, int64(UsualLatency))), Rate: size(d.Rate)}, nil
 }
 
-// docOf writes one; nil where nothing is known of it.
+// docOf writes a link; nil where it is not known.
 func docOf(link planner.Link) *linkDoc {
 	if link.Rate == 0 {
 		return nil

@@ -7,12 +7,12 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// A Manifest is a planner's manifest, and what a document says beside it.
+// A Manifest is a planner.Manifest, with the ids and notes that a document gives.
 type Manifest struct {
 	planner.Manifest
 	IDs       []ID     // of the units, all different
 	Estimated bool     // the times are estimates, not measured
-	Notes     []string // what is to be said of it
+	Notes     []string // for the readers of the answer
 }
 
 type manifestDoc struct {
@@ -57,8 +57,8 @@ func ReadManifest(text []byte) (Manifest, error) {
 	return doc.manifest()
 }
 
-// FromPlanner makes a document's manifest of a recording. A unit's id is its path, or where several have the same one that
-// and a number.
+// FromPlanner makes the manifest of a document from a recording. The id of a unit is its path. Where several units have the same
+// path, a number is added.
 func FromPlanner(m planner.Manifest) Manifest {
 	out := Manifest{Manifest: m, IDs: make([]ID, len(m.Units))}
 	taken := newNaming()
@@ -124,7 +124,7 @@ func (s stepDoc) step() planner.Step {
 	return planner.Step{Compute: ns(s.Compute), CPU: ns(s.CPU), Activations: size(s.Activations), Crossing: size(s.Crossing)}
 }
 
-// bytesPerParameter is what a parameter is taken for where a document does not count them: fp32.
+// bytesPerParameter is the size of a parameter where a document does not count parameters: fp32.
 const bytesPerParameter = 4
 
 func (u unitDoc) unit(i int) (planner.Unit, error) {
@@ -145,7 +145,7 @@ func (u unitDoc) unit(i int) (planner.Unit, error) {
 	return unit, nil
 }
 
-// path is the path, or the id, or the place in the list.
+// path is the path of a unit, else its id, else its place in the list.
 func (u unitDoc) path(i int) string {
 	switch {
 	case u.Path != nil:
@@ -156,7 +156,7 @@ func (u unitDoc) path(i int) string {
 	return fmt.Sprint(i)
 }
 
-// id is the id, or the path with a number where others have it too, or the place in the list.
+// id is the id of a unit, else its path, with a number where others have the same path, else its place in the list.
 func (u unitDoc) id(i int, taken naming) ID {
 	switch {
 	case u.ID != nil:
@@ -167,7 +167,7 @@ func (u unitDoc) id(i int, taken naming) ID {
 	return IntegerID(int64(i))
 }
 
-// checkUses wants uses in order and within the steps, and times in one place.
+// checkUses wants uses in order and within the steps, and times given either for steps or for units.
 func (u unitDoc) checkUses(steps int) error {
 	if steps == 0 {
 		if len(u.Uses) > 0 {
@@ -199,7 +199,7 @@ func (u unitDoc) checkUses(steps int) error {
 	return nil
 }
 
-// checkSums wants sums that the planner can add up. In the short form times are the units'.
+// checkSums wants sums within the limits of the planner. In the short form units have the times.
 func checkSums(m planner.Manifest, short bool) error {
 	owner := "steps[%d]."
 	if short {

@@ -10,13 +10,13 @@ import (
 
 // Options are the wishes of a request. The zero value of a field leaves the choice to the planner.
 type Options struct {
-	Mode         planner.Mode  // page where empty
-	VRAM         planner.Share // in place of the machine's budget
-	Link         planner.Link  // in place of the machine's
+	Mode         planner.Mode  // empty is page
+	VRAM         planner.Share // replaces the budget of the machine
+	Link         planner.Link  // replaces the link of the machine
 	PagesAsGiven bool          // every unit is one page and one copy
 	MaxLayerSize int64
 	MaxCapacity  planner.Capacity
-	Curve        []planner.Share // budgets for weights alone; nil: around the plan's own; empty: none
+	Curve        []planner.Share // budgets for weights alone; nil: some around that of the plan; empty: none
 }
 
 type optionsDoc struct {
@@ -69,7 +69,7 @@ func parse[N ~string, T any](text *N, read func(string) (T, error), into *T) (er
 	return err
 }
 
-// asFault makes an error of the planner's one of a field.
+// asFault makes an error of the planner the error of a field.
 func asFault(err error) error {
 	if e, ok := errors.AsType[*strict.Error](err); ok {
 		return e

@@ -2,7 +2,7 @@ package contract
 
 import "sync"
 
-// parallel calls do for 0 to n-1, all at once. A panic in one is a panic of the caller, who may know what to do with it.
+// parallel calls do for 0 to n-1, all at once. A panic in a call becomes a panic of the caller, who may recover.
 func parallel(n int, do func(i int)) {
 	var all sync.WaitGroup
 	causes := make([]any, n)

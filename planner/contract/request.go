@@ -11,12 +11,12 @@ import (
 	"github.com/optimem/optimem/planner/search"
 )
 
-// A Request is all that an answer is made from.
+// A Request has all inputs of an answer.
 type Request struct {
 	Manifest Manifest
 	Machine  Machine
 	Options  Options
-	Notes    []string // what the asker supposed, for the answer
+	Notes    []string // assumptions of the caller, repeated in the answer
 }
 
 type requestDoc struct {
@@ -26,8 +26,8 @@ type requestDoc struct {
 	Options  optionsDoc   `json:"options,omitzero"`
 }
 
-// Respond answers a request, text to text. An *Error names the field that is wrong, a *search.TooSmallError says by how
-// much a budget is too small.
+// Respond answers a request, text to text. An *Error names the field that is wrong. A *search.TooSmallError
+// says by how many bytes the budget is too small.
 func Respond(request []byte) ([]byte, error) {
 	r, err := ReadRequest(request)
 	if err != nil {
@@ -66,7 +66,7 @@ func (d requestDoc) request() (r Request, err error) {
 	return r, strict.Within("options", err)
 }
 
-// Answer plans.
+// Answer plans for the request. Its errors are those of Respond.
 func (r Request) Answer() (Answer, error) {
 	notes := slices.Concat(r.Manifest.Notes, r.Notes)
 	machine, note := r.linked()
@@ -91,7 +91,7 @@ func (r Request) Answer() (Answer, error) {
 	return answer, answer.checkFigures()
 }
 
-// linked is the machine with a link: the wished one, its own, or the usual one.
+// linked is the machine with a link: the wished link, else that of the machine, else the usual one.
 func (r Request) linked() (m Machine, notes []string) {
 	m = r.Machine
 	if r.Options.Link.Rate > 0 {
@@ -109,7 +109,7 @@ func LinkText(l planner.Link) string {
 	return fmt.Sprintf("%.1f GB/s, %v a copy", float64(l.Rate)/1e9, l.Latency)
 }
 
-// wishes are the planner's options.
+// wishes are the options for the planner.
 func (r Request) wishes() (planner.Options, error) {
 	o := planner.Options{
 		Mode: cmp.Or(r.Options.Mode, planner.ModePage), VRAM: r.Options.VRAM, PagesAsGiven: r.Options.PagesAsGiven,
@@ -124,7 +124,7 @@ func (r Request) wishes() (planner.Options, error) {
 	return o, r.checkShares()
 }
 
-// checkShares wants shares of the weights that are sizes.
+// checkShares wants shares of the weights that come to valid sizes.
 func (r Request) checkShares() error {
 	weights := r.Manifest.Weights()
 	if scaled(weights, r.Options.VRAM.MilliPercent, 100_000) > largest {
@@ -138,10 +138,10 @@ func (r Request) checkShares() error {
 	return nil
 }
 
-// around are the parts of a budget that a curve shows, in percent.
+// around are the budgets of a curve, in percent of the budget of the plan.
 var around = []int64{50, 75, 90, 100, 110, 125, 150}
 
-// curve plans for the wished budgets, or for those around the plan's own, none above what all weights take.
+// curve plans for the wished budgets, or for budgets around that of the plan. None exceeds the weights.
 func (r Request) curve(machine planner.Machine, o planner.Options, p planner.Plan) ([]planner.Point, error) {
 	weights := r.Manifest.Weights()
 	var budgets []planner.Bytes
@@ -158,7 +158,7 @@ func (r Request) curve(machine planner.Machine, o planner.Options, p planner.Pla
 	return r.points(machine, o, p, slices.Compact(budgets))
 }
 
-// points plans for every budget but the plan's own.
+// points plans for every budget except that of the plan.
 func (r Request) points(machine planner.Machine, o planner.Options, p planner.Plan, budgets []planner.Bytes) ([]planner.Point, error) {
 	o.VRAM = planner.Share{}
 	points, failures := make([]planner.Point, len(budgets)), make([]error, len(budgets))
@@ -175,7 +175,8 @@ func (r Request) points(machine planner.Machine, o planner.Options, p planner.Pl
 	return points, errors.Join(failures...)
 }
 
-// upTo is a budget, or the weights where they are less or hardly more: a share of a share is rounded.
+// upTo is a budget, at most the weights. A budget that is hardly less than the weights becomes the weights, since a share of a
+// share is rounded.
 func upTo(weights, budget planner.Bytes) planner.Bytes {
 	if budget > weights-weights/1000 {
 		return weights
@@ -189,7 +190,7 @@ func scaled(size planner.Bytes, numerator, denominator int64) planner.Bytes {
 	return size/d*n + size%d*n/d
 }
 
-// excess says that a budget is more than there is.
+// excess is a note where budget and reserve exceed the free memory.
 func (r Request) excess(o planner.Options, p planner.Plan) []string {
 	if free := r.Machine.Free; o.Budget > 0 && free > 0 && p.Budget+p.Reserve > free {
 		return []string{fmt.Sprintf("budget_bytes and the reserve, %v and %v, are more than free_bytes, the %v that the device has", p.Budget, p.Reserve, free)}
@@ -197,7 +198,7 @@ func (r Request) excess(o planner.Options, p planner.Plan) []string {
 	return nil
 }
 
-// silences say what an answer cannot know.
+// silences are notes on times that are not known.
 func (r Request) silences(mode planner.Mode) []string {
 	var compute, cpu planner.Nanoseconds
 	for _, s := range r.Manifest.Steps {

@@ -8,14 +8,14 @@ import (
 	"github.com/optimem/optimem/planner"
 )
 
-// A part is one of the times that a forward is made of, and the field that it comes from. In floats sums are exact up to
-// 2^53 ns, and cannot overflow beyond.
+// A part is one of the times of a forward, and the field that gives it. It is a float, whose sums are exact up to 2^53 ns and
+// cannot overflow.
 type part struct {
 	field, what string
 	ns          float64
 }
 
-// checkTimes wants a forward to end in time even where nothing runs beside anything and everything is brought for each use.
+// checkTimes wants a forward within the limits of the planner even if nothing overlaps and every use needs a copy.
 func (r Request) checkTimes(m Machine) error {
 	parts := append(r.traffic(m), part{"compute_ns", "the computation on the device and on the CPU", r.computation()})
 	var sum float64
@@ -36,7 +36,7 @@ func (r Request) computation() (ns float64) {
 	return ns
 }
 
-// traffic is what passes between RAM and the device, and what RAM is read for.
+// traffic are the times of copies, crossings and reads of RAM.
 func (r Request) traffic(m Machine) []part {
 	latency, rate := r.linkFields()
 	bare, cross, crossRate := planner.Link{Rate: m.Link.Rate}, m.Link, rate
@@ -64,7 +64,7 @@ func (r Request) traffic(m Machine) []part {
 	return parts
 }
 
-// linkFields are the fields that the link's latency and rate come from.
+// linkFields are the fields that give the latency and the rate of the link.
 func (r Request) linkFields() (latency, rate string) {
 	if r.Options.Link.Rate > 0 {
 		return "options.link", "options.link"
@@ -72,8 +72,8 @@ func (r Request) linkFields() (latency, rate string) {
 	return "machine.link.latency_ns", "machine.link.bytes_per_second"
 }
 
-// checkFigures wants of a plan no figure that ReadAnswer would not take: where the machine is absurd, copies of whole pages
-// can take longer than those of their units.
+// checkFigures wants a plan whose figures ReadAnswer accepts. On an absurd machine copies of whole pages can take longer than
+// those of their units.
 func (a Answer) checkFigures() error {
 	p := a.plan
 	times := []planner.Nanoseconds{p.Period, p.First, p.Bound}

@@ -18,7 +18,7 @@ type whole = strict.Whole
 // A name is a text.
 type name = strict.Text
 
-// or is a number, or another one where it was left out.
+// or is the number, or a default where it was left out.
 func or(w *whole, other int64) int64 {
 	if w == nil {
 		return other
@@ -29,7 +29,7 @@ func or(w *whole, other int64) int64 {
 func size(w *whole) planner.Bytes     { return planner.Bytes(or(w, 0)) }
 func ns(w *whole) planner.Nanoseconds { return planner.Nanoseconds(or(w, 0)) }
 
-// some is nil for 0, which is left out.
+// some is nil for 0, which is left out of a document.
 func some[N ~int64](n N) *whole {
 	if n == 0 {
 		return nil
@@ -120,7 +120,7 @@ func (s *span) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
 	return nil
 }
 
-// read reads a document. One of another version is refused as that, whatever else this package does not know in it.
+// read reads a document. The error for a document of another version names the version, whatever else is unknown in it.
 func read(text []byte, doc any) error {
 	err := strict.Read(text, doc)
 	if err == nil {
@@ -129,7 +129,7 @@ func read(text []byte, doc any) error {
 	return cmp.Or(checkVersions(text, true), err)
 }
 
-// checkVersions wants no other version, neither of a document nor of those inside it.
+// checkVersions wants a document, and all documents within it, to be of this version.
 func checkVersions(text []byte, inside bool) error {
 	var doc struct {
 		Version  *whole         `json:"version"`

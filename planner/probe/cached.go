@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Cached gives the last reading of p while it is younger than maxAge, and else a new one. Callers that come at the same
-// time share one reading; an error is kept for no one. now is the clock.
+// Cached returns the last reading of p while it is younger than maxAge, else a new one. Simultaneous callers share one reading.
+// An error is not kept. now is the clock.
 func Cached(p Prober, maxAge time.Duration, now func() time.Time) Prober {
 	return &cached{prober: p, maxAge: maxAge, now: now, turn: newTurn()}
 }
@@ -16,7 +16,7 @@ type cached struct {
 	maxAge time.Duration
 	now    func() time.Time
 
-	turn  turn // guards what follows, and is held while a reading is made
+	turn  turn // guards the fields below, and is held while a reading is made
 	last  Reading
 	taken time.Time // when the reading of last began; zero before the first
 }
@@ -38,7 +38,7 @@ func (c *cached) Probe(ctx context.Context) (Reading, error) {
 	return r.clone(), nil
 }
 
-// fresh is false too where the clock went back behind the last reading.
+// fresh tells whether the last reading is young enough. It is not where the clock went back.
 func (c *cached) fresh(now time.Time) bool {
 	age := now.Sub(c.taken)
 	return !c.taken.IsZero() && age >= 0 && age < c.maxAge

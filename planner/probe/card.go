@@ -56,8 +56,8 @@ const (
 	ComputeAndGraphics ProcessType = "compute+graphics"
 )
 
-// signed is n as Bytes; what is too large for them becomes the largest.
+// signed is n as Bytes, at most the largest value of the type.
 func signed(n uint64) planner.Bytes { return planner.Bytes(min(n, math.MaxInt64)) }
 
-// plus adds sizes that are not negative; what is too large becomes the largest.
+// plus adds sizes that are not negative. The sum is at most the largest value of the type.
 func plus(a, b planner.Bytes) planner.Bytes { return signed(uint64(a) + uint64(b)) }

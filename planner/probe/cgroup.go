@@ -16,7 +16,7 @@ import (
 // A Cgroup is how much memory the control groups of this process leave it. Its zero value is a machine without any.
 //
 // The headroom of one group is its limit (memory.max or memory.high, the lower one) minus what it uses, where file pages
-// that nobody touched of late do not count as used since the kernel takes them back first. A group's limit holds for all
+// without recent access do not count as used, since the kernel takes them back first. A group's limit holds for all
 // below it, so the headroom of a process is the smallest one from its own group up to the root.
 type Cgroup struct {
 	Version  int    `json:"version"`  // 1 or 2; 0 where there are none
@@ -105,7 +105,7 @@ func (h hierarchy) read(root fs.FS, group string) (Cgroup, error) {
 	}
 }
 
-// headroom is what one group leaves.
+// headroom is how many bytes one group leaves.
 func (h hierarchy) headroom(root fs.FS, dir string) (Limit, error) {
 	limit, err := h.limit(root, dir)
 	if err != nil || !limit.Limited {
@@ -171,7 +171,7 @@ func readStat(root fs.FS, name, key string) (planner.Bytes, error) {
 	return 0, nil
 }
 
-// parseSize reads a number of bytes, 0 or more; what is above the largest int64 becomes that.
+// parseSize reads a number of bytes, 0 or more. Numbers above the largest int64 become the largest int64.
 func parseSize(name, text string) (planner.Bytes, error) {
 	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
 	if err != nil {

@@ -2,8 +2,8 @@ package probe
 
 import "context"
 
-// First reads the cards of the first reader that sees one. A reader that errs ends the search: a broken card must not
-// pass for a missing one. Where no reader sees a card there is none, and the notes are those of all readers.
+// First reads the cards of the first reader that sees one. An error of a reader ends the search, so that a
+// broken card is not taken for a missing one. Where no reader sees a card, the notes are those of all readers.
 func First(readers ...CardReader) CardReader { return first(readers) }
 
 type first []CardReader

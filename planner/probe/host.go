@@ -14,9 +14,9 @@ import (
 // A Host is the memory of the machine, as this process may use it.
 type Host struct {
 	TotalBytes     planner.Bytes `json:"total_bytes"`
-	AvailableBytes planner.Bytes `json:"available_bytes"` // what the whole machine can give without swapping
+	AvailableBytes planner.Bytes `json:"available_bytes"` // memory of the whole machine that is available without swapping
 	Cgroup         Cgroup        `json:"cgroup"`
-	FreeBytes      planner.Bytes `json:"free_bytes"` // what this process can have: AvailableBytes or the cgroup's headroom, the smaller one
+	FreeBytes      planner.Bytes `json:"free_bytes"` // memory for this process: the smaller of AvailableBytes and the headroom of the cgroup
 	// Memlock is how much this process may lock with mlock (RLIMIT_MEMLOCK, soft). Drivers that lock pages on a
 	// process's behalf, CUDA's among them, need not keep to it.
 	Memlock Limit `json:"memlock"`
@@ -48,7 +48,7 @@ func (h hostMemory) ReadHost(ctx context.Context) (Host, Notes, error) {
 	return host, notes, ctx.Err()
 }
 
-// readLimits reads what a plan can do without; what it could not read is a note.
+// readLimits reads the limits, which a plan can do without. A limit that cannot be read is a note.
 func (h *Host) readLimits(ctx context.Context, root fs.FS) (notes Notes) {
 	var err error
 	if h.Cgroup, err = readCgroup(root); err != nil {

@@ -45,7 +45,7 @@ func (l *library) survey(ctx context.Context) (cards []Card, notes Notes, err er
 
 // Hold keeps NVML initialised until release is called, which makes the readings in between cheap: where nothing else uses
 // the driver, it loads at an Init and unloads at a Shutdown, and that takes up to seconds. On a machine without a driver
-// there is nothing to hold, and that is no error. Of the options only the library counts.
+// there is nothing to hold, and that is no error. Only the library among the options matters.
 func Hold(ctx context.Context, o Options) (release func() error, err error) {
 	var held *library
 	name := o.library()

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// A Reading is what one look at the machine found. All sizes are bytes.
+// A Reading has the figures of one look at the machine. All sizes are bytes.
 type Reading struct {
 	OS    string `json:"os"`   // runtime.GOOS
 	Arch  string `json:"arch"` // runtime.GOARCH
@@ -14,7 +14,7 @@ type Reading struct {
 	Notes Notes  `json:"notes"`
 }
 
-// Notes are sentences for people about what could not be read, or what to mind in what was.
+// Notes are sentences for people about figures that could not be read, or that need care.
 type Notes []string
 
 // CardByUUID finds a card by its UUID, with or without the prefix "GPU-" and in either case: NVML writes it with the
