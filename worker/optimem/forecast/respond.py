@@ -36,8 +36,8 @@ def respond(request: str) -> str:
 
 def usable() -> bool:
     """Tell whether the extension can answer in this process."""
-    _, home = _extension()
-    return home == os.getpid()
+    _, loader = _extension()
+    return loader == os.getpid()
 
 
 def inside(request: str) -> str:

@@ -139,7 +139,7 @@ class StepTimer:
         """Tell whether the times can be read."""
         return not self._starts or self.device.passed(self._starts[-1].mark)
 
-    def followed(self) -> bool:
+    def went_as_recorded(self) -> bool:
         """Tell whether the forward took the recorded way."""
         return self._seen == list(self.expected) and len(self._starts) == len(self._ends)
 

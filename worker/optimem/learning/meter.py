@@ -61,7 +61,7 @@ class Meter:
         if failed:
             return
         self._marks.append(_Marks(self._began, self._clock.timed_mark(), self._slowed))
-        if timer is not None and timer.followed():
+        if timer is not None and timer.went_as_recorded():
             self._timers.append(timer)
 
     def steps(self) -> Steps | None:

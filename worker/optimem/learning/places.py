@@ -19,9 +19,9 @@ Known = dict[Span, dict[str, None]]
 
 
 class Learner(Protocol):
-    """A place to record at. `clock` times the operations there, `home` is where its data lies."""
+    """A place to record at. `clock` times the operations there, `start` is where its data lies."""
 
-    home: torch.device
+    start: torch.device
     clock: Device
     touched: Touched
 
@@ -48,7 +48,7 @@ class OnDevice:
     """Records on the device. `owner` claims the bytes of the weights on the card."""
 
     def __init__(self, card: Card, owner: object, store: Store) -> None:
-        self.home = card.device.torch
+        self.start = card.device.torch
         self.clock = card.device
         self.touched = Touched(card.device, store)
         self._card, self._owner = card, owner
@@ -95,7 +95,7 @@ class OnCpu:
     """Records on the CPU, by the host's clock."""
 
     def __init__(self, device: Device, store: Store, fixed_bytes: int) -> None:
-        self.home = CPU
+        self.start = CPU
         self.clock: Device = HostClock(device)
         self.touched = Touched(device, store)
         self._store = store

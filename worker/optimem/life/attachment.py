@@ -24,7 +24,7 @@ from ..data import moving
 from ..errors import BadInput, ControllerError, OptimemError
 from ..learning import describe
 from ..model.units import Inventory, by_owner, take_stock
-from ..residency.fixed import send_home
+from ..residency.fixed import send_to_cpu
 from ..seams import modes
 from ..seams.casts import Casts
 from ..seams.gate import Gate
@@ -285,7 +285,7 @@ class Attachment:
     def _attach_again(self, entry: Entry) -> None:
         """Modules or parameters were added, removed or replaced: begin anew with what the model is made of now."""
         log.info("optimem: the model has changed; it is attached and recorded again")
-        send_home(self._model)
+        send_to_cpu(self._model)
         try:
             take_stock(self._model)  # raises before anything is let go
         except BadInput:

@@ -48,7 +48,7 @@ class Call:
     @property
     def place(self) -> torch.device:
         """Where the arguments are to be when the call begins."""
-        return self.tied.engine.home
+        return self.tied.engine.start
 
     @property
     def output(self) -> torch.device | None:
@@ -126,10 +126,10 @@ class RecordedCall(Call):
         tied.times.expect((args, kwargs))
         tied.ties.set(tied.ties.paths)
         held = tied.let_go()
-        if learner.home != CPU:
+        if learner.start != CPU:
             learner.touched.adopt(held, room)
         held.clear()
-        tied.engine.rest(tied.engine.home)
+        tied.engine.rest(tied.engine.start)
         tied.times.measure_link(tied.store.sample(), room)
         self._recorder = learner.recorder(tied.known, room, self._agreement.residents)
         self.entry.undo.add(self._recorder.stop)
@@ -185,7 +185,7 @@ class WeighedCall(Call):
 
     @property
     def output(self) -> torch.device | None:
-        return self.tied.engine.output or self.tied.engine.home
+        return self.tied.engine.output or self.tied.engine.start
 
     def start(self, args: Any, kwargs: Any) -> None:
         self.tied.engine.weigh()
@@ -202,7 +202,7 @@ class WeighedCall(Call):
         self.tied.engine.finish(lap=False)
         if short:
             return Short(shortage=short)
-        return Weighed(self._timer.steps() if error is None and self._timer.followed() else None)
+        return Weighed(self._timer.steps() if error is None and self._timer.went_as_recorded() else None)
 
     def _pass(self, path: str, *, entry: bool) -> None:
         if path in self._timed:

@@ -81,7 +81,7 @@ class Negotiation:
         tied, before = self._tied, self._tied.times.steps
         units = tuple(by_reading(tied.inventory.spans, recording.readings))
         manifest = describe.manifest(tied.model, self.agreement.manifest.wish, tied.inventory, units, recording)
-        tied.times.learn(recording, manifest, on_cpu=tied.learner.home == CPU)
+        tied.times.learn(recording, manifest, on_cpu=tied.learner.start == CPU)
         try:
             agreed = self._plan_anew(manifest, recording, units)
         except BadInput as refusal:

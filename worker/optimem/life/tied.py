@@ -23,7 +23,7 @@ from ..model.parameters import Parameters
 from ..model.shape import Shape
 from ..model.units import Inventory, Span, Unit, by_owner
 from ..residency.engine import Engine
-from ..residency.fixed import PackedTies, send_home
+from ..residency.fixed import PackedTies, send_to_cpu
 from ..residency.ramstore import RamStore
 from ..residency.sides import CPU
 from ..seams.casts import Casts
@@ -94,11 +94,11 @@ class Tied:
         device, spans = self.card.device, self.inventory.spans
         self.store = RamStore(device, spans)
         undo.callback(self.store.leave)
-        undo.callback(send_home, self.model)
+        undo.callback(send_to_cpu, self.model)
         self.parameters = Parameters([weight for span in spans for weight in span.weights])
         self.learner = self._new_learner()
-        self.engine = Engine(device, self.store, self.model, self.inventory, home=self.learner.home, output=habits.output)
-        self._fixed_bytes = 0 if self.learner.home == CPU else self.inventory.fixed_bytes
+        self.engine = Engine(device, self.store, self.model, self.inventory, start=self.learner.start, output=habits.output)
+        self._fixed_bytes = 0 if self.learner.start == CPU else self.inventory.fixed_bytes
         self.card.claim(self, Tied.device_bytes)
 
     def untie(self) -> None:
@@ -110,7 +110,7 @@ class Tied:
         self.packed_ties.untie()
         self.slow_path.end()
         self.engine.close()
-        send_home(self.model)
+        send_to_cpu(self.model)
         self.store.leave()
         self.parameters.thaw()
         self.card.leave(self)

@@ -24,7 +24,7 @@ from .store import Store
 class Engine:
     """A pager for the weights, sides for the data, and the tensors that are not paged: buffers, parameters of subclasses.
 
-    `home` is the device where forwards start, and end unless the caller wishes otherwise.
+    `start` is the device where forwards start, and end unless the caller wishes otherwise.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class Engine:
         model: nn.Module,
         inventory: Inventory,
         *,
-        home: torch.device,
+        start: torch.device,
         output: torch.device | None,
     ) -> None:
-        self.home = home
+        self.start = start
         self._output = output
         self._device = device
         self._store = store
@@ -45,7 +45,7 @@ class Engine:
         self._pageable = {id(weight.parameter) for span in inventory.spans for weight in span.weights}
         self._together = fixed.together(inventory)
         self._pager: Pager | None = None
-        self._sides = Sides({}, home)
+        self._sides = Sides({}, start)
         self._whole = Whole()
         self._weighed = False  # a forward ran on the CPU, and may have left data there
         self._before = (0, 0)
@@ -69,7 +69,7 @@ class Engine:
     @property
     def output(self) -> torch.device | None:
         """The device that results are moved to; None if they stay where they come about, all of them on the device."""
-        return self._output or (self.home if self.home == CPU or self.both_sides else None)
+        return self._output or (self.start if self.start == CPU or self.both_sides else None)
 
     @property
     def follows(self) -> bool:
@@ -103,11 +103,11 @@ class Engine:
         )
         self._whole.run(lambda: self._store.arrange(order))  # cut short, it would leave bytes in no known order
         try:
-            self._pager = Pager(self._device, self._store, plan, units, recording, held=held, home=self.home)
+            self._pager = Pager(self._device, self._store, plan, units, recording, held=held, start=self.start)
         except torch.OutOfMemoryError:  # blocks that were held may be scattered: start with a clean card
             held.clear()
             self._device.give_back()
-            self._pager = Pager(self._device, self._store, plan, units, recording, held=held, home=self.home)
+            self._pager = Pager(self._device, self._store, plan, units, recording, held=held, start=self.start)
         self._take_sides()
 
     def let_go(self) -> Held:
@@ -117,7 +117,7 @@ class Engine:
             self._before = self.moved, self.misses
             held = self._pager.close()
             self._pager = None
-        self._change_sides(Sides({}, self.home))
+        self._change_sides(Sides({}, self.start))
         return held
 
     def drop(self) -> None:
@@ -131,7 +131,7 @@ class Engine:
         if pager is not None:
             vars(pager).clear()  # whoever keeps the error keeps its frames, and those keep the pager
         self._sides.end()
-        self._change_sides(Sides({}, self.home))
+        self._change_sides(Sides({}, self.start))
 
     def tied(self, *, every: bool) -> set[str]:
         """Return the paths of the modules whose borders matter, with `every` also of those that matter only for timing."""
@@ -186,7 +186,7 @@ class Engine:
         if self._pager is None:
             return 0
         freed = self._pager.shrink(nbytes, at_start=at_start, all_tied=self.both_sides)
-        if freed and self.home == CPU:  # the CPU computes with evicted pages from now on
+        if freed and self.start == CPU:  # the CPU computes with evicted pages from now on
             self._sides.change(self._pager.sides())
             self.place_fixed()
         return freed
@@ -203,13 +203,13 @@ class Engine:
     def close(self) -> None:
         """Give all device memory back."""
         self.let_go().clear()
-        fixed.send_home(self._model)
+        fixed.send_to_cpu(self._model)
         self._device.give_back()
 
     def _take_sides(self) -> None:
         assert self._pager is not None
         left = {CPU} if self._weighed else set[torch.device]()
-        self._change_sides(Sides(self._pager.sides(), self.home, self._pager.places() | left))
+        self._change_sides(Sides(self._pager.sides(), self.start, self._pager.places() | left))
         self.place_fixed()
 
     def _change_sides(self, sides: Sides) -> None:

@@ -36,7 +36,7 @@ def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
                 relocate(tensor, device)
 
 
-def send_home(model: nn.Module) -> None:
+def send_to_cpu(model: nn.Module) -> None:
     """Move all tensors that the modules of `model` hold to the CPU, in containers too: buffers may have been replaced,
     attributes set, caches filled."""
     tables = [

@@ -60,9 +60,9 @@ class Pager:
         recording: Recording,
         *,
         held: Held,
-        home: torch.device,
+        start: torch.device,
     ) -> None:
-        """`held` is emptied: spans that the plan keeps on the device stay, all others are dropped. `home` is the side of
+        """`held` is emptied: spans that the plan keeps on the device stay, all others are dropped. `start` is the side of
         modules that the plan does not mention."""
         self._device = device
         self._store = store
@@ -72,7 +72,7 @@ class Pager:
         self.moved = 0  # bytes copied to the device by the plan so far
         self.misses = 0  # pages fetched on touch so far
         self.pages = [self._page(index, units) for index in range(len(plan.pages))]
-        self._home = home
+        self._start = start
         self._page_of = {span: page for page in self.pages for span in page.spans}
         self._needs = _needs(self.pages, units, plan, set(recording.called))
         self._resident_bytes = 0
@@ -325,7 +325,7 @@ class Pager:
     def _stays_in_ram(self, page: Page) -> bool:
         """Tell whether the CPU computes with `page`: by the plan, or because it is not on the device and forwards start in
         RAM."""
-        return page.placement.on_cpu or (self._home == CPU and not page.pieces and page.turn is None)
+        return page.placement.on_cpu or (self._start == CPU and not page.pieces and page.turn is None)
 
     def _fetch_on_touch(self, page: Page, spans: Iterable[Span]) -> None:
         self.misses += 1

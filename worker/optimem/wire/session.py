@@ -119,7 +119,7 @@ class Session:
             if not settled:
                 log.warning("optimem: the controller sent no plan in time; going on without a new one")
             plan = self._answers.pick_up()
-            self._debt.follow(plan)
+            self._debt.settle_with(plan)
             return plan
 
     def new_plan(self) -> Plan | None:
@@ -128,7 +128,7 @@ class Session:
             return None
         with self._news:
             plan = self._answers.pick_up()
-            self._debt.follow(plan)
+            self._debt.settle_with(plan)
         return plan
 
     def bytes_to_give_back(self) -> int:
@@ -286,7 +286,7 @@ class _Debt:
     def note(self, message: Plan | Refused) -> None:
         self._planned = self._planned or isinstance(message, Plan)
 
-    def follow(self, plan: Plan | None) -> None:
+    def settle_with(self, plan: Plan | None) -> None:
         """Note that `plan` is followed from now on."""
         if plan is not None and self._planned:
             self.pick_up()
