@@ -210,7 +210,7 @@ def _find(model: nn.Module) -> Attachment | None:
 @atexit.register
 def _farewell() -> None:
     """Report on every model to its controller when the program ends."""
-    for attachment in list(_attached.values()):
+    for attachment in [each for each in _attached.values() if not each.detached]:
         attachment.report()
         attachment.session.close("the program ends")
 
@@ -235,7 +235,12 @@ def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits:
 
 def _tie(model: nn.Module, card: Card, wish: Wish, habits: Habits) -> None:
     attachment = Attachment(model, card, wish, habits)
-    _attached[id(model)] = attachment
+    _attached[id(model)] = attachment  # before it ties: what is cut short must be found by `detach`
+    try:
+        attachment.attach()
+    finally:
+        if attachment.detached:
+            del _attached[id(model)]
     weakref.finalize(attachment, card.device.settle).atexit = False  # its bytes are freed after all copies into them
 
 

@@ -12,6 +12,7 @@ import mmap
 import os
 import warnings
 import weakref
+from functools import partial
 
 import torch
 
@@ -25,7 +26,7 @@ class HostMemory:
         """Raises MemoryError if the machine has not that much address space."""
         can = device.capabilities
         self._device = device
-        self._lock: weakref.finalize[[Device, torch.Tensor, int], HostMemory] | None = None
+        self._lock: weakref.finalize[[], HostMemory] | None = None
         self._registers = can.pinned and can.registers
         with torch.inference_mode(False):
             self.bytes = _pages(nbytes) if self._registers or not can.pinned else _pinned(nbytes)
@@ -34,18 +35,22 @@ class HostMemory:
         """Page-lock the bytes if the device registers memory; warn if it cannot. Idempotent."""
         if not self._registers or self._lock is not None or not self.bytes.numel():
             return
+        self._release = partial(_unlock, self._device, self.bytes, os.getpid())
+        self._lock = weakref.finalize(self, self._release)
+        self._lock.atexit = False  # the end of the process unlocks them
         try:
             self._device.register(self.bytes)
         except RuntimeError as error:
+            self._lock.detach()
+            self._lock = None
             _warn(self.bytes.numel(), error)
-            return
-        self._lock = weakref.finalize(self, _unlock, self._device, self.bytes, os.getpid())
-        self._lock.atexit = False  # the end of the process unlocks them
 
     def unlock(self) -> None:
-        """Make registered bytes pageable again, once the device has settled. Idempotent."""
+        """Make registered bytes pageable again, once the device has settled. Idempotent: a call that was cut short may be
+        repeated, as that of a finalizer may not."""
         if self._lock is not None:
-            self._lock()
+            self._release()
+            self._lock.detach()
             self._lock = None
 
 
@@ -92,6 +97,6 @@ def _warn(nbytes: int, error: RuntimeError) -> None:
 
 
 def _unlock(device: Device, locked: torch.Tensor, pid: int) -> None:
-    if os.getpid() == pid:  # a forked child holds no lock
+    if os.getpid() == pid and locked.is_pinned():  # a forked child holds no lock
         device.settle()
         device.unregister(locked)

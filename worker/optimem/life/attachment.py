@@ -48,13 +48,17 @@ class Attachment:
     """Says when what is tied to one model does what."""
 
     def __init__(self, model: nn.Module, card: Card, wish: protocol.Wish, habits: Habits) -> None:
-        """Raises BadInput or ControllerError before anything is touched."""
         self._model, self.card = model, card
         self.wish, self.habits = wish, habits
         self._gate = Gate()
         self._casts = Casts()
         weakref.finalize(self, self._casts.restore).atexit = False
         self._broken = False  # a call was cut short, or a plan: nothing on the device may be trusted
+        self.detached = True  # nothing ties to the model
+
+    def attach(self) -> None:
+        """Tie to the model. Raises BadInput or ControllerError before anything is touched. If it is cut short, either
+        nothing ties to the model or all does, which `detached` tells."""
         self._attach(forwards=0)
 
     def _attach(self, *, forwards: int) -> None:
@@ -76,12 +80,14 @@ class Attachment:
                 gate=self._gate,
                 casts=self._casts,
                 borders=borders,
+                undo=undo,
             )
+            self._journal = Journal(self.session, self._tied, forwards)
+            self._agreed = Negotiation(self.session, self._tied, self._journal, first, self._leave_as_found)
+            self._call = self._no_call()
+            weakref.finalize(self, self.session.close, "collected").atexit = False
             undo.pop_all()
-        self._journal = Journal(self.session, self._tied, forwards)
-        self._agreed = Negotiation(self.session, self._tied, self._journal, first, self._leave_as_found)
-        self._call = self._no_call()
-        weakref.finalize(self, self.session.close, "collected").atexit = False
+            self.detached = False
 
     def _first_agreement(self, inventory: Inventory) -> Agreement:
         """Tell the controller what the model is made of, and take its first plan."""
@@ -120,6 +126,7 @@ class Attachment:
         self._tied.untie()
         self.session.close("detached")
         self._agreed.curriculum.state = State.DETACHED
+        self.detached = True
         self._broken = False
 
     def _before_load(self) -> None:
@@ -127,11 +134,6 @@ class Attachment:
         if not self._call.over and self._gate.stale():
             self._abandon()
         self.card.device.settle()
-
-    @property
-    def detached(self) -> bool:
-        """True once nothing ties to the model any more."""
-        return self._agreed.curriculum.state is State.DETACHED
 
     def status(self) -> Status:
         """Say how things stand."""
@@ -193,6 +195,7 @@ class Attachment:
         if self._broken or not self._agreed.settled:
             self._tied.parameters.refuse_recast()
             self._abandon()
+            call.over = False  # from here on it may be cut short itself
         callers.refuse_bad_call((args, kwargs), self._tied.shape.in_training())
         if self._tied.shape.changed():
             self._attach_again(call.entry)

@@ -67,7 +67,9 @@ class Tied:
         gate: Gate,
         casts: Casts,
         borders: Borders,
+        undo: ExitStack,
     ) -> None:
+        """`undo` gets what unties again, each step before what it undoes."""
         self.model, self.card, self.habits, self.inventory, self.casts = model, card, habits, inventory, casts
         self.own = {unit.spans[0].owner: list(unit.spans) for unit in by_owner(inventory.spans)}
         self._mode = mode
@@ -76,17 +78,19 @@ class Tied:
         self.times = Times(card.device, mode)
         self.meter = Meter(card.device, timed_forwards)
         self.slow_path = SlowPath(model)
-        with ExitStack() as undo:
-            card.join(self)
-            undo.callback(card.leave, self)
-            self._take_over(habits, undo)
-            self.packed_ties = PackedTies(model)
-            undo.callback(self.packed_ties.untie)
-            self.ties = Ties(model, gate, borders.enter, borders.leave, borders.before_load)
-            undo.callback(self.ties.untie)
-            self.ties.set(self.ties.paths)
-            self._retry = Retry(model, borders.recover) if habits.retry else None
-            undo.pop_all()
+        undo.callback(card.leave, self)
+        card.join(self)
+        self._take_over(habits, undo)
+        self.packed_ties = PackedTies(model)
+        undo.callback(self.packed_ties.untie)
+        self.ties = Ties(model, gate, borders.enter, borders.leave, borders.before_load)
+        undo.callback(self.ties.untie)
+        self.ties.tie_loads()
+        self.ties.set(self.ties.paths)
+        self._retry = Retry(model, borders.recover) if habits.retry else None
+        if self._retry is not None:
+            undo.callback(self._retry.untie)
+            self._retry.tie()
         weakref.finalize(self, self.slow_path.end).atexit = False
 
     def _take_over(self, habits: Habits, undo: ExitStack) -> None:

@@ -68,8 +68,8 @@ class _Tie(Hook):
         kinds = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_always_called)
         for table, kind in zip(tables, kinds, strict=True):
             for key in [key for key, hook in table.items() if getattr(hook, "__self__", None) is self]:
+                kind.pop(key, None)  # first: what is left in `table` is found again where this is cut short
                 del table[key]
-                kind.pop(key, None)
 
     @outside_graphs
     def _entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -103,9 +103,7 @@ class Ties:
         self._modules = dict(model.named_modules())
         self._ties = {path: _Tie(path, gate, enter, leave) for path in self._modules}
         self._handles: dict[str, tuple[RemovableHandle, RemovableHandle]] = {}
-        self._loads = [
-            module.register_load_state_dict_pre_hook(_LoadHook(path, settle)) for path, module in self._modules.items()
-        ]
+        self._loads = {path: _LoadHook(path, settle) for path in self._modules}
 
     @property
     def paths(self) -> set[str]:
@@ -124,9 +122,15 @@ class Ties:
         """Remove every hook. Idempotent."""
         self.set(set())
         self._remove_strays()
-        for handle in self._loads:
-            handle.remove()
-        self._loads = []
+        for path, module in self._modules.items():
+            table = module._load_state_dict_pre_hooks
+            for key in [key for key, hook in table.items() if getattr(hook, "hook", hook) is self._loads[path]]:
+                del table[key]
+
+    def tie_loads(self) -> None:
+        """Hook the loading of a state_dict, in every module."""
+        for path, module in self._modules.items():
+            module.register_load_state_dict_pre_hook(self._loads[path])
 
     def tie_anew(self) -> None:
         """Tie all modules, whatever hooks a `set` that was cut short has left."""

@@ -24,7 +24,10 @@ class Retry:
         self._forward = model.forward
         self._recover = recover
         functools.update_wrapper(self, model.forward)  # callers look at its signature
-        model.forward = self
+
+    def tie(self) -> None:
+        """Be the model's forward."""
+        self._model.forward = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
