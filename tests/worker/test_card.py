@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -97,29 +99,130 @@ def test_an_owner_that_is_collected_claims_nothing() -> None:
     assert card.used(first) == 40
 
 
-@given(st.lists(st.tuples(st.sampled_from(["use", "first", "second"]), st.integers(0, 50)), min_size=1, max_size=40))
+@given(st.lists(st.tuples(st.sampled_from(["use", "bytes", "take"]), st.integers(0, 50)), min_size=1, max_size=40))
 def test_measurements_that_overlap_do_not_disturb_each_other(steps: list[tuple[str, int]]) -> None:
     counter, card, first, second = card_of_two()
     outer, inner = card.measured(first), card.measured(second)
+    outer.start()
+    inner.start()
     most = seen = 0
     for what, nbytes in steps:
         if what == "use":
             counter.use(nbytes)
             most, seen = max(most, counter.now), max(seen, counter.now)
             counter.use(-nbytes // 2)
-        elif what == "first":
+        elif what == "bytes":
             assert outer.bytes() == most
         else:
             assert inner.take() == seen
             seen = counter.now
+    outer.stop()
     assert outer.bytes() == most
 
 
-def test_a_measurement_ends_with_its_block() -> None:
+def test_highs_outside_of_a_measurement_do_not_count() -> None:
     counter, card, first, _ = card_of_two()
-    with card.measured(first) as peak:
-        counter.use(10)
-    assert peak not in card.peaks
+    peak = card.measured(first)
+    counter.use(500)
+    counter.use(-500)
+    peak.start()
+    counter.use(30)
+    peak.stop()
+    counter.use(400)
+    assert peak.bytes() == 30
+    assert counter.most == 500  # the program's own counter is left alone
+
+
+def test_an_earlier_high_is_not_measured_against_later_claims() -> None:
+    counter, card, first, second = card_of_two()
+    counter.use(100)
+    first.held = 100
+    peak = card.measured(second)
+    peak.start()
+    counter.use(20)
+    peak.stop()
+    peak.start()
+    counter.use(-100)
+    card.leave(first)
+    assert peak.bytes() == 20
+
+
+def test_bytes_of_nobody_that_are_freed_are_forgotten() -> None:
+    counter = Counter()
+    counter.use(100)
+    card, owner = Card(counter), Owner()  # type: ignore[arg-type]
+    card.join(owner)
+    counter.use(-100)
+    card.measured(owner).start()
+    counter.use(30)
+    assert card.used(owner) == 30
+
+
+def test_a_card_is_read_while_owners_come_and_go() -> None:
+    """Without a lock, reading ends with a RuntimeError once another thread changes what is read."""
+    _, card, first, _ = card_of_two()
+    over = threading.Event()
+    failed: list[BaseException] = []
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            owners = [Owner() for _ in range(20)]
+            for owner in owners:
+                card.join(owner)
+                card.claim(owner, lambda owner: owner.held)
+                card.measured(owner)
+            for owner in owners:
+                card.leave(owner)
+
+    def read() -> None:
+        try:
+            for _ in range(2000):
+                card.others(first)
+                card.reset_peaks()
+        except BaseException as error:
+            failed.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=come_and_go), threading.Thread(target=read)]
+        for thread in threads:
+            thread.start()
+        threads[1].join(60)
+        over.set()
+        threads[0].join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert failed == []
+
+
+def test_threads_keep_their_streams(card: torch.device) -> None:
+    """Two models share the card's copy stream; a stream object remembers one stream to restore."""
+    device, source = open_card(card).device, torch.ones(64, dtype=torch.uint8)
+    strayed: list[object] = []
+
+    def fetch() -> None:
+        own = torch.Stream(card)
+        with own:
+            target = device.empty(64)
+            for _ in range(300):
+                device.fetch(target, source)
+                if torch.accelerator.current_stream(0) != own:
+                    strayed.append(own)
+                    return
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=fetch) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    torch.accelerator.synchronize()
+    assert strayed == []
 
 
 def rows() -> torch.Tensor:

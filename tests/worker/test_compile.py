@@ -14,6 +14,7 @@ from torch._dynamo.utils import counters
 
 import models
 import optimem
+from optimem.wire.protocol import Shrink
 from same import bits
 from test_traps import ATTACH, made
 
@@ -255,7 +256,7 @@ def test_residents_that_are_given_back_leave_the_graphs(card: torch.device) -> N
         for _ in range(6):
             call(models.rows())
         attachment = optimem._attached[id(model)]
-        attachment._agreed.allowance._owed = 1 << 20
+        attachment.session._take(Shrink(1 << 20, 0))
         assert bits(call(models.rows())) == expected
         assert attachment._tied.engine.misses > 0
         for _ in range(6):

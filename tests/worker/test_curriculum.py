@@ -14,6 +14,8 @@ from optimem.life.state import (
     Lesson,
     Outcome,
     Refused,
+    Reopened,
+    Replanned,
     Short,
     State,
     Strayed,
@@ -22,7 +24,7 @@ from optimem.life.state import (
     Weighed,
 )
 
-OUTCOMES = (Done, Failed, Learnt, Refused, Short, Strayed, Unbegun, Unplanned, Weighed)
+OUTCOMES = (Done, Failed, Learnt, Refused, Reopened, Replanned, Short, Strayed, Unbegun, Unplanned, Weighed)
 NONE, ALL = Facts(), Facts(*[True] * len(Facts._fields))
 
 
@@ -62,6 +64,17 @@ def test_every_row_is_the_first_that_fits_somewhere() -> None:
             Facts(agreed=True, fits=True),
             State.STEADY,
         ),
+        (
+            "a refusal forgets no other entrances",
+            State.LEARNING,
+            Refused(),
+            Facts(agreed=True, more=True),
+            State.LEARNING,
+        ),
+        ("another plan is followed at once", State.LEARNING, Replanned(), NONE, State.STEADY),
+        ("and is weighed no more", State.WEIGHING, Replanned(), ALL, State.STEADY),
+        ("a step of a generator has the next call recorded", State.STEADY, Reopened(), NONE, State.LEARNING),
+        ("whatever was to come", State.WEIGHING, Reopened(), NONE, State.LEARNING),
         ("unless it does not fit", State.LEARNING, Unplanned(), Facts(agreed=True), State.LEARNING),
         ("whatever comes of weighing, it is done once", State.WEIGHING, Weighed(), NONE, State.STEADY),
         ("but for a call that was refused at its entry", State.WEIGHING, Unbegun(), NONE, State.WEIGHING),

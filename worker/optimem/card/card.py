@@ -1,6 +1,6 @@
-"""One card, shared by all models of this process: the bytes that each owner claims, and the peak of one model's forwards.
+"""One card, shared by all models of this process: who holds how much of it, and how much one model's calls take.
 
-Claims are read when they matter, never kept from an earlier moment (docs/adr/0013-claims-on-a-card.md).
+Claims are read at the moment when they matter, so that the bytes of others are those that they hold now.
 """
 
 from __future__ import annotations
@@ -18,85 +18,118 @@ Owner = TypeVar("Owner")
 
 
 class Peak:
-    """The most device bytes that one owner has used since the last `take`. Ends with its `with` block, or when collected."""
+    """The most device bytes that one owner has used while this measurement ran. Several may run at the same time."""
 
     def __init__(self, card: Card, owner: object) -> None:
         self._card, self._owner = card, owner
         self._most = 0
-        card.fold_peaks()
-        card.peaks.add(self)
+        self._seen = 0  # where the device's counter stood when it was last read
+        self.runs = False
 
-    def __enter__(self) -> Peak:
-        return self
+    def start(self) -> None:
+        """Measure from now on; the bytes in use now count."""
+        with self._card.changing:
+            self._card.forget_freed(self._owner)
+            self._most = max(self._most, self._card.used(self._owner))
+            self._seen = self._card.device.peak()
+            self.runs = True
 
-    def __exit__(self, *error: object) -> None:
-        self.end()
+    def stop(self) -> None:
+        """Measure no more. Idempotent."""
+        with self._card.changing:
+            self.fold()
+            self.runs = False
 
     def bytes(self) -> int:
-        """Return the peak so far, in bytes."""
-        self.fold()
-        return self._most
+        """Return the most so far, in bytes."""
+        with self._card.changing:
+            self.fold()
+            return self._most
 
     def take(self) -> int:
-        """Return the peak so far, in bytes, and start again from the bytes in use now."""
-        self._card.fold_peaks()
-        most, self._most = self._most, 0
-        return most
-
-    def end(self) -> None:
-        """Stop measuring. Idempotent."""
-        self._card.peaks.discard(self)
+        """Return the most so far, in bytes, and begin anew with the bytes in use now."""
+        with self._card.changing:
+            self._card.reset_peaks()
+            most, self._most = self._most, self._card.used(self._owner)
+            return most
 
     def fold(self) -> None:
-        """Take in the device's peak since its counter was last reset."""
-        self._most = max(self._most, self._card.device.peak() - self._card.others(self._owner))
+        """Take in what the counter shows beyond what it showed before: an earlier high belongs to earlier claims."""
+        now, others = self._card.device.peak(), self._card.others(self._owner)
+        if self.runs:
+            high = now if now > self._seen else self._card.device.allocated()
+            self._most = max(self._most, high - others)
+        self._seen = now
+
+    def renew(self) -> None:
+        """Note that the device's counter has been reset."""
+        self._seen = self._card.device.peak()
 
 
 class Card:
-    """A device and the claims on it. Sizes are bytes."""
+    """A device and the claims on it. Thread-safe. Sizes are bytes."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.peaks: weakref.WeakSet[Peak] = weakref.WeakSet()
+        self.changing = threading.RLock()  # which finalizers may take too
+        self._peaks: weakref.WeakSet[Peak] = weakref.WeakSet()
         self._claims: weakref.WeakKeyDictionary[Any, Callable[[Any], int]] = weakref.WeakKeyDictionary()
         self._found: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 
     def join(self, owner: object) -> None:
-        """Note that `owner` arrives: bytes in use now that nobody claims are not the owner's."""
-        self._found[owner] = max(0, self.device.allocated() - self._claimed(but=owner))
+        """Note that `owner` comes: bytes that are in use now and that nobody claims are not the owner's."""
+        with self.changing:
+            self._found[owner] = max(0, self.device.allocated() - self._claimed(but=owner))
 
     def claim(self, owner: Owner, held: Callable[[Owner], int]) -> None:
-        """Ask `held(owner)` from now on for the bytes that `owner` holds. The card does not keep the owner alive."""
-        self._claims[owner] = held
+        """Let `held(owner)` tell from now on how many bytes `owner` holds. The card does not keep the owner alive."""
+        with self.changing:
+            self._claims[owner] = held
 
     def leave(self, owner: object) -> None:
-        """Forget `owner`, which holds nothing any more. Idempotent."""
-        self._claims.pop(owner, None)
-        self._found.pop(owner, None)
+        """Forget `owner`, who holds nothing any more. Idempotent."""
+        with self.changing:
+            self._claims.pop(owner, None)
+            self._found.pop(owner, None)
 
     def others(self, owner: object) -> int:
-        """Return the bytes that are not the owner's: the claims of others now, and those unclaimed when it arrived."""
-        return self._found.get(owner, 0) + self._claimed(but=owner)
+        """Return the bytes that are not the owner's: the claims of others now, and those that nobody claimed when the owner
+        came."""
+        with self.changing:
+            return self._found.get(owner, 0) + self._claimed(but=owner)
 
     def used(self, owner: object) -> int:
         """Return the bytes that `owner` uses now, activations and results included."""
         return max(0, self.device.allocated() - self.others(owner))
 
     def free(self, owner: object) -> int:
-        """Return the bytes that `owner` may use: the free ones, and those it uses already."""
+        """Return the bytes that `owner` may use: those that are free, and those that it uses already."""
         return self.device.memory()[0] + self.used(owner)
 
+    def forget_freed(self, owner: object) -> None:
+        """Note that bytes which nobody claimed when `owner` came are free by now, where they are."""
+        with self.changing:
+            unclaimed = max(0, self.device.allocated() - self._claimed())
+            if self._found.get(owner, 0) > unclaimed:
+                self._found[owner] = unclaimed
+
     def measured(self, owner: object) -> Peak:
-        """Start to measure the peak of `owner`; return the measurement. Several may run at the same time."""
-        return Peak(self, owner)
+        """Return a measurement of the most that `owner` uses, to be started."""
+        peak = Peak(self, owner)
+        with self.changing:
+            self._peaks.add(peak)
+        return peak
 
-    def fold_peaks(self) -> None:
-        """Let every measurement take in the device's counter, which they share, and reset it."""
-        for peak in list(self.peaks):
-            peak.fold()
-        self.device.reset_peak()
+    def reset_peaks(self) -> None:
+        """Reset the device's own counter, once every measurement has taken it in."""
+        with self.changing:
+            for peak in list(self._peaks):
+                peak.fold()
+            self.device.reset_peak()
+            for peak in list(self._peaks):
+                peak.renew()
 
-    def _claimed(self, *, but: object) -> int:
+    def _claimed(self, *, but: object = None) -> int:
         return sum(held(owner) for owner, held in list(self._claims.items()) if owner is not but)
 
 
@@ -105,7 +138,7 @@ _opening = threading.Lock()
 
 
 def card_of(found: torch.device, open_device: Callable[[torch.device], Device]) -> Card:
-    """Return this process's one card for the device `found`. The first call makes its device with `open_device`."""
+    """Return the one card of this process that `found` is; `open_device` makes its device at the first call."""
     where = torch.empty(0, device=found).device  # with its index
     with _opening:
         if where not in _cards:

@@ -8,6 +8,7 @@ done when it returns, and marks are host times. This file knows no modules, page
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -166,6 +167,7 @@ class AsyncDevice(Device):
     def __init__(self, torch_device: torch.device) -> None:
         super().__init__(torch_device)
         self._copies = torch.Stream(torch_device)
+        self._entering = threading.Lock()  # a stream object remembers one stream to restore, whichever thread enters it
         self._index = self._copies.device_index  # a number: torch would look a device up each time
 
     def bring(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -185,7 +187,7 @@ class AsyncDevice(Device):
         if after is not None:
             self._copies.wait_event(after)
         done = torch.Event(self.torch)
-        with self._copies:
+        with self._entering, self._copies:
             target.copy_(source, non_blocking=True)
             done.record(self._copies)
         return done

@@ -68,6 +68,8 @@ class OnDevice:
         self.touched.retain = retain
         self._at_start = self._not_weights()
         self._peak = self._card.measured(self._owner)
+        self._peak.start()
+        self._take_peak()
         return recorder
 
     def end_step(self, recorder: Recorder) -> None:
@@ -79,13 +81,13 @@ class OnDevice:
     def end(self) -> None:
         peak, self._peak = self._peak, None
         if peak is not None:
-            peak.end()
+            peak.stop()
 
     def _take_peak(self) -> int:
         return self._peak.take() if self._peak is not None else 0
 
     def _not_weights(self) -> int:
-        return self._card.used(self._owner) - self.touched.nbytes
+        return self.clock.allocated() - self._card.others(self._owner) - self.touched.nbytes
 
     def _lookup(self, tensor: torch.Tensor) -> Span | None:
         return self._store.span_of(tensor) or self.touched.span_of(tensor)

@@ -12,8 +12,7 @@ class Allowance:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._granted = 0
-        self._owed = 0  # what the controller wants back, and has not got yet
-        self.given = 0  # what it has got since the latest grant
+        self.given = 0  # asked back by the controller since the latest grant, and answered
         self.short: Shortage | None = None  # what the next forward must be spared
 
     def grant(self, nbytes: int) -> None:
@@ -25,14 +24,13 @@ class Allowance:
         return max(1, self._granted - self.given - self.owed())
 
     def owed(self) -> int:
-        """Return what is to be given back, requests that have come meanwhile included."""
-        self._owed += self._session.bytes_to_give_back()
-        return self._owed
+        """Return the bytes that the controller wants back and has not got yet."""
+        return self._session.debt
 
-    def settle(self, freed: int) -> None:
-        """Note that weights have given back what they could: `freed` bytes."""
-        self.given += max(freed, self._owed)
-        self._owed = 0
+    def settle(self, asked: int, freed: int) -> None:
+        """Note that weights gave `freed` bytes back of the bytes that were `asked`: as many as could be."""
+        self._session.settle(asked)
+        self.given += max(freed, asked)
 
     def take_short(self) -> Shortage | None:
         """Return what the next forward must be spared, once."""

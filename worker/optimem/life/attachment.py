@@ -84,7 +84,7 @@ class Attachment:
             )
             self._journal = Journal(self.session, self._tied, forwards)
             self._agreed = Negotiation(self.session, self._tied, self._journal, first, self._leave_as_found)
-            self._call = self._no_call()
+            self._call = self._idle = self._no_call()
             weakref.finalize(self, self.session.close, "collected").atexit = False
             undo.pop_all()
             self.detached = False
@@ -96,7 +96,7 @@ class Attachment:
         plan = self.session.ask_for_plan(manifest)
         if plan is None:
             why = self.session.ending or "the controller did not answer in time"
-            raise ControllerError(f"the model has no plan: {why}; try again")
+            raise ControllerError(f"the model has no plan: {why}; try again, or start another controller: optimemctl serve")
         return Agreement(plan, manifest, None, tuple(units), None)
 
     def _no_call(self) -> Call:
@@ -174,8 +174,8 @@ class Attachment:
     def _leave(self, path: str, output: Any) -> Any:
         """Return what replaces the output, None where nothing does. Called after an exception too."""
         result, call = output, self._call
-        if call.over or (output is None and not self._gate.mine()):
-            return None  # the hook has ended the call with an error, or the gate has refused this thread
+        if (call.over or output is None) and not self._gate.mine():
+            return None  # this hook has ended the call with an error, or the gate has refused this thread
         outermost = self._gate.is_last(path)
         try:
             call.leave(path, output)
@@ -194,8 +194,7 @@ class Attachment:
             modes.sweep()
         if self._broken or not self._agreed.settled:
             self._tied.parameters.refuse_recast()
-            self._abandon()
-            call.over = False  # from here on it may be cut short itself
+            self._drop()
         callers.refuse_bad_call((args, kwargs), self._tied.shape.in_training())
         if self._tied.shape.changed():
             self._attach_again(call.entry)
@@ -212,6 +211,7 @@ class Attachment:
             args, kwargs = call.bring(args, kwargs)
         except torch.OutOfMemoryError as error:
             self._agreed.allowance.short = call.shortage(error)
+        if self._agreed.allowance.short is not None:
             self._agreed.make_room()
             call = self._next_call(entry)
             args, kwargs = call.bring(args, kwargs)
@@ -255,16 +255,28 @@ class Attachment:
         self._agreed.conclude(call, call.end(error))
         if isinstance(call, PlannedCall) and not (error or call.entry.path or looks_into_weights):
             self._refuse_kept_views()
+        self._journal.end()
         self._journal.report_now_and_then(self._agreed.agreement)
-        call.over = True
+        self._rest()
         return output
+
+    def _rest(self) -> None:
+        """The call is over. It keeps the error that its caller was handling, and so goes."""
+        self._call.over = True
+        self._call = self._idle
 
     def _abandon(self) -> None:
         """Let go of all that a call has left which was cut short. The agreement in force is followed anew by the next call
         that needs it; a recording is begun anew."""
         self._broken = True
         self._call.abandon()
+        self._drop()
+        self._rest()
+
+    def _drop(self) -> None:
+        """Trust nothing on the device."""
         modes.sweep()
+        self._journal.end()
         self._tied.drop()
         self._agreed.settled = True
         self._broken = False
@@ -273,16 +285,23 @@ class Attachment:
         """Begin a step of a generator that a forward has returned: a call of its own, in which weights are fetched on touch.
         The next forward is recorded again."""
         self._gate.enter("", frame)
-        if not self.detached:
+        if self.detached:
+            return
+        try:
             self._agreed.curriculum.record_next("")
             self._begin("", (), {})
             self._call.enter("", (), {}, outermost=True)
+        except BaseException:
+            self._abandon()
+            self._gate.leave("")
+            raise
 
     def _suspend(self) -> None:
         if not self.detached:
             self._call.entry.undo.run()
             self._call.end(GeneratorExit())
-            self._call.over = True
+            self._journal.end()
+            self._rest()
         self._gate.leave("")
 
     def _attach_again(self, entry: Entry) -> None:
@@ -312,7 +331,7 @@ class Attachment:
         if not engine.is_looked_into():
             return
         engine.spoil()
-        self._call.over = True
+        self._rest()
         self.detach()
         raise BadInput(callers.KEPT_VIEW)
 

@@ -5,6 +5,7 @@ A call owns what its arguments were lent, and the list of all that is to be undo
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,8 @@ from .shortage import Shortage
 from .state import Done, Failed, Learnt, Outcome, Short, Strayed, Unbegun, Weighed
 from .strays import explain
 from .tied import Tied
+
+log = logging.getLogger("optimem")
 
 
 @dataclass(frozen=True)
@@ -263,9 +266,11 @@ class PlannedCall(Call):
         return Strayed(steps) if self._engine.misses > self._misses else Done(steps)
 
     def _give_back(self, *, at_start: bool) -> None:
-        freed = self._engine.shrink(self._allowance.owed(), at_start=at_start)
+        asked = self._allowance.owed()
+        freed = self._engine.shrink(asked, at_start=at_start)
         if freed is not None:
-            self._allowance.settle(freed)
+            log.info("optimem: gave %d of %d bytes back", freed, asked)
+            self._allowance.settle(asked, freed)
             self.tied.tie()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .state import Failed, Learnt, Lesson, Outcome, Refused, State, Strayed, Unbegun, Unplanned
+from .state import Failed, Learnt, Lesson, Outcome, Refused, Reopened, Replanned, State, Strayed, Unbegun, Unplanned
 
 _RECORDINGS = 4  # forwards that are recorded before misses are simply served
 _TIMINGS = 4  # plans of one recording under which steps are timed, where both sides compute
@@ -33,14 +33,20 @@ TABLE = (
     Row(State.LEARNING, Learnt, ("more",), State.LEARNING),
     Row(State.LEARNING, Learnt, ("weighs",), State.WEIGHING),
     Row(State.LEARNING, Learnt, (), State.STEADY),
+    Row(State.LEARNING, Refused, ("agreed", "more"), State.LEARNING),
     Row(State.LEARNING, Refused, ("agreed",), State.STEADY),
     Row(State.LEARNING, Refused, (), State.DETACHED),
+    Row(State.LEARNING, Unplanned, ("agreed", "fits", "more"), State.LEARNING),
     Row(State.LEARNING, Unplanned, ("agreed", "fits"), State.STEADY),
+    Row(State.LEARNING, Replanned, ("more",), State.LEARNING),
+    Row(State.LEARNING, Replanned, (), State.STEADY),
     Row(State.LEARNING, Outcome, (), State.LEARNING),
     Row(State.WEIGHING, Unbegun, (), State.WEIGHING),
+    Row(State.WEIGHING, Reopened, (), State.LEARNING),
     Row(State.WEIGHING, Outcome, (), State.STEADY),
     Row(State.STEADY, Strayed, ("again",), State.LEARNING),
     Row(State.STEADY, Failed, ("again",), State.LEARNING),
+    Row(State.STEADY, Reopened, (), State.LEARNING),
     Row(State.STEADY, Outcome, (), State.STEADY),
     Row(State.DETACHED, Outcome, (), State.DETACHED),
 )
@@ -106,7 +112,7 @@ class Curriculum:
 
     def record_next(self, path: str | None = None) -> None:
         """Have the next call recorded that begins at `path`; the next one anywhere without it."""
-        self.state = State.LEARNING
+        self.state = following(self.state, Reopened(), Facts())
         if path is None:
             self._entrances.clear()
         else:

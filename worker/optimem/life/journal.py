@@ -19,22 +19,22 @@ class Journal:
     def __init__(self, session: Session, tied: Tied, forwards: int = 0) -> None:
         self._session, self._tied = session, tied
         self.forwards = forwards
+        tied.card.reset_peaks()  # highs before this model was attached are none of its own
         self._peak = tied.card.measured(tied)
-        self._most = 0  # of all calls
         self._reported = 0.0
 
     def begin(self) -> None:
         """Note that an outermost call begins."""
-        self._most = max(self._most, self._peak.take())
+        self._peak.start()
 
-    def peak(self) -> int:
-        """Return the most device bytes that the call which runs, or was the last one, has used, its weights included."""
-        return self._peak.bytes()
+    def end(self) -> None:
+        """Note that it is over. Idempotent."""
+        self._peak.stop()
 
     def note_shortage(self, error: BaseException) -> Shortage:
         """Say in `error` and to the controller what was in use when memory ran out. Return it."""
         tied = self._tied
-        shortage = Shortage.of(error, tied.card.device, tied.weight_bytes, self.peak())
+        shortage = Shortage.of(error, tied.card.device, tied.weight_bytes, self._peak.bytes())
         shortage.explain(error, retried=tied.habits.retry)
         self._session.tell(shortage.message())
         return shortage
@@ -59,7 +59,7 @@ class Journal:
             h2d_bytes=tied.moved,
             misses=tied.engine.misses,
             device_bytes=tied.card.used(tied),
-            device_peak_bytes=max(self._most, self.peak()),
+            device_peak_bytes=self._peak.bytes(),
             activation_bytes=max(recording.step_bytes, default=0) if recording else 0,
             pinned_bytes=tied.store.pinned_bytes,
         )

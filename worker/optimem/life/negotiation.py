@@ -23,7 +23,7 @@ from .calls import Call, PlannedCall, WeighedCall
 from .curriculum import Curriculum, Facts
 from .journal import Journal
 from .shortage import Shortage
-from .state import Learnt, Outcome, Refused, Short, State, Strayed, Unplanned, Weighed
+from .state import Learnt, Outcome, Refused, Replanned, Short, State, Strayed, Unplanned, Weighed
 from .tied import Tied
 
 log = logging.getLogger("optimem")
@@ -47,8 +47,8 @@ class Negotiation:
         if outcome.steps is not None and isinstance(call, PlannedCall):
             self._tell_times(outcome.steps)
         if isinstance(outcome, Learnt) and outcome.recording is not None:
-            self.curriculum.recorded(path)
             outcome = self._learn(outcome.recording)
+            self.curriculum.recorded(path)
         elif isinstance(call, WeighedCall):
             self._weigh(outcome)
         elif isinstance(call, PlannedCall) and call.error() is None:
@@ -71,7 +71,7 @@ class Negotiation:
         state = self.curriculum.take(outcome, path, facts)
         if isinstance(outcome, Refused):
             self._answer_refusal(outcome, state)
-        elif isinstance(outcome, Unplanned) and state is State.STEADY:
+        elif isinstance(outcome, Unplanned) and facts.agreed and facts.fits:
             self.follow(agreed, recorded=False)
         elif state is State.WEIGHING:
             self._tied.tie(weighing=True)
@@ -82,15 +82,15 @@ class Negotiation:
         units = tuple(by_reading(tied.inventory.spans, recording.readings))
         manifest = describe.manifest(tied.model, self.agreement.manifest.wish, tied.inventory, units, recording)
         tied.times.learn(recording, manifest, on_cpu=tied.learner.start == CPU)
+        agreed = False
         try:
             agreed = self._plan_anew(manifest, recording, units)
         except BadInput as refusal:
-            tied.times.steps = before
             return Refused(refusal=refusal)
-        if not agreed:
-            tied.times.steps = before
-            return Unplanned()
-        return Learnt(recording=recording)
+        finally:
+            if not agreed:  # whatever has come in between
+                tied.times.steps = before
+        return Learnt(recording=recording) if agreed else Unplanned()
 
     def _answer_refusal(self, refused: Refused, state: State) -> None:
         """Go on under the agreement in force. Where there is none, detach the model and raise BadInput."""
@@ -182,7 +182,7 @@ class Negotiation:
         if agreed.recording is None:
             return False
         try:
-            return self._plan_anew(agreed.manifest, agreed.recording, agreed.units)
+            return self._plan_anew(agreed.manifest, shortage.noted_in(agreed.recording), agreed.units)
         except BadInput as refusal:
             log.info("optimem: no smaller plan can be had (%s); the next forward is recorded in less room", refusal)
             return False
@@ -192,3 +192,4 @@ class Negotiation:
         plan, agreed = self._session.new_plan(), self.agreement
         if plan is not None and agreed.recording is not None and plan.version > agreed.plan.version:
             self.follow(replace(agreed, plan=plan), recorded=False)
+            self._move_on(Replanned(), "")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..card.device import Device
+from ..model.recording import Recording
 from ..wire.protocol import Short
 
 _ASKED = re.compile(r"[Tt]ried to allocate ([0-9.]+) (bytes|[KMGT]iB)")
@@ -33,6 +34,13 @@ class Shortage:
     def room(self) -> int:
         """Return how many bytes of weights to hold while the next forward is recorded: half as many."""
         return max(1, self.weights // 2)
+
+    def noted_in(self, recording: Recording) -> Recording:
+        """Return `recording` with the bytes that activations need, in the step that needs most."""
+        sizes = list(recording.step_bytes)
+        most = max(range(len(sizes)), key=sizes.__getitem__)
+        sizes[most] = max(sizes[most], self.activations)
+        return replace(recording, step_bytes=sizes)
 
     def message(self) -> Short:
         """Say it to the controller."""

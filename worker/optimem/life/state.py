@@ -71,6 +71,16 @@ class Refused(Outcome):
 
 
 @dataclass(frozen=True)
+class Replanned(Outcome):
+    """Another plan came for the recording in force, and is followed."""
+
+
+@dataclass(frozen=True)
+class Reopened(Outcome):
+    """The next call is to be recorded: memory has become less, a generator was stepped, or a reader was unforeseen."""
+
+
+@dataclass(frozen=True)
 class Weighed(Outcome):
     """The forward ran on the CPU. `steps` is None where it failed, or went another way than the recorded one."""
 

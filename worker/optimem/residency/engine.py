@@ -79,7 +79,8 @@ class Engine:
     @property
     def weight_bytes(self) -> int:
         """Device bytes that weights take now."""
-        return self._pager.weight_bytes if self._pager else 0
+        pager = self._pager  # which another thread may drop meanwhile
+        return pager.weight_bytes if pager else 0
 
     def is_looked_into(self) -> bool:
         """Tell, between forwards, whether somebody keeps a view of a weight whose bytes on the device will change."""

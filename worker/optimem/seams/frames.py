@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from types import FrameType
 
-_PACKAGE = str(Path(__file__).parent.parent) + "/"
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # as the interpreter writes it, be it no tidy path
 
 
 def is_ours(frame: FrameType) -> bool:

@@ -131,13 +131,16 @@ class Session:
             self._debt.settle_with(plan)
         return plan
 
-    def bytes_to_give_back(self) -> int:
-        """Return the device bytes that the controller has asked back since the last call. A plan that came after the request
+    @property
+    def debt(self) -> int:
+        """The device bytes that the controller has asked back and that are not settled. A plan that came after the request
         and was returned by `new_plan` or `ask_for_plan` has settled it."""
-        if not self._debt.nbytes:
-            return 0
+        return self._debt.nbytes
+
+    def settle(self, nbytes: int) -> None:
+        """Note that `nbytes` of the debt were answered: given back as far as that was possible."""
         with self._news:
-            return self._debt.pick_up()
+            self._debt.pay(nbytes)
 
     def tell(self, message: Measured | Report | Short | Outcome) -> None:
         """Send `message` when the socket has time for it. Does nothing once the session is over."""
@@ -289,15 +292,16 @@ class _Debt:
     def settle_with(self, plan: Plan | None) -> None:
         """Note that `plan` is followed from now on."""
         if plan is not None and self._planned:
-            self.pick_up()
+            self.pay(self.nbytes)
 
-    def pick_up(self) -> int:
-        """Return the bytes, once. Say so where they are late."""
-        nbytes, due = self.nbytes, self._due
-        self.nbytes, self._due, self._planned = 0, None, False
-        if due is not None and (late := time.monotonic() - due) > 0:
+    def pay(self, nbytes: int) -> None:
+        """Take `nbytes` off. Say so where they are late."""
+        late = 0.0 if self._due is None else time.monotonic() - self._due
+        self.nbytes = max(0, self.nbytes - nbytes)
+        if not self.nbytes:
+            self._due, self._planned = None, False
+        if late > 0:
             log.warning("optimem: %d device bytes are given back %.3f s later than the controller asked", nbytes, late)
-        return nbytes
 
 
 def connect() -> wire.Channel:
