@@ -60,8 +60,9 @@ class Parameters:
     def freeze(self) -> None:
         """Keep a forward that forgot no_grad from building a graph. Only for calls with grad on: torch's matmul chooses its
         way, and so the last bits, by whether a weight requires grad."""
-        self._frozen = [parameter for parameter in self._parameters if parameter.requires_grad]
-        for parameter in self._frozen:
+        required = [parameter for parameter in self._parameters if parameter.requires_grad]
+        self._frozen += required  # a call that finds no room for its arguments freezes twice
+        for parameter in required:
             parameter.requires_grad_(False)
 
     def thaw(self) -> None:
