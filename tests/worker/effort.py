@@ -10,10 +10,15 @@ from hypothesis import HealthCheck, settings
 _TIMES = float(os.environ.get("OPTIMEM_EXAMPLES", "1"))
 
 
+def tries(count: int) -> int:
+    """Return how often to try what is tried `count` times in the usual suite."""
+    return max(1, round(count * _TIMES))
+
+
 def examples(count: int) -> settings:
     """Return settings for a property test that tries `count` examples in the usual suite."""
     return settings(
-        max_examples=max(1, round(count * _TIMES)),
+        max_examples=tries(count),
         derandomize=_TIMES <= 1,
         deadline=None,
         database=None,
