@@ -24,6 +24,7 @@ def assert_same(plain: Any, card: Any) -> None:
     plain_leaves, plain_shape = tree_flatten(plain)
     card_leaves, card_shape = tree_flatten(card)
     assert plain_shape == card_shape
+    assert any(isinstance(leaf, torch.Tensor) for leaf in plain_leaves), "there is nothing to compare"
     for one, other in zip(plain_leaves, card_leaves, strict=True):
         if not isinstance(one, torch.Tensor):
             assert one == other

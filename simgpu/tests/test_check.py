@@ -38,6 +38,7 @@ def test_the_table_says_ratio_and_where_it_is_blind() -> None:
     lines = text.getvalue()
     assert "2.00" in lines
     assert "could not be run: no such thing" in lines
+    assert check.BLIND
     assert all(name in lines for name, _ in check.BLIND)
 
 

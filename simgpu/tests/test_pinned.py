@@ -107,4 +107,4 @@ def test_device_tensors_cannot_be_pinned() -> None:
 def test_loader_pins() -> None:
     data = torch.utils.data.TensorDataset(torch.arange(8.0))
     batches = list(torch.utils.data.DataLoader(data, batch_size=4, pin_memory=True))
-    assert all(batch[0].is_pinned() for batch in batches)
+    assert [batch[0].is_pinned() for batch in batches] == [True, True]

@@ -51,6 +51,7 @@ def figures(of: dict[str, Any], path: str = "") -> list[str]:
 
 def unsourced(of: dict[str, Any]) -> list[str]:
     parts = {path: [".".join(path.split(".")[: n + 1]) for n in range(path.count(".") + 1)] for path in figures(of)}
+    assert parts
     return [path for path, prefixes in parts.items() if not any(of["sources"].get(prefix) for prefix in prefixes)]
 
 

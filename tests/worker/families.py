@@ -74,11 +74,14 @@ def segmentation(draw: Draw) -> Made:
 
 
 def detection(draw: Draw) -> Made:
-    """A detection model of torchvision, whose shapes depend on data."""
+    """A detection model of torchvision, whose shapes depend on data.
+
+    Its boxes all score the same. From five classes on torchvision puts such in another order on a device than on the CPU.
+    """
     import torchvision
 
     model = torchvision.models.detection.ssdlite320_mobilenet_v3_large(
-        weights=None, weights_backbone=None, num_classes=draw(st.integers(2, 9))
+        weights=None, weights_backbone=None, num_classes=draw(st.integers(2, 4))
     )
     return model, lambda m: m([seeded(3, 80, 96).sigmoid()])
 
@@ -362,3 +365,4 @@ FAMILIES: dict[str, Callable[[Draw], Made]] = {
     "sentence encoder, real weights": sentences,
 }
 CACHED = frozenset(family for family in FAMILIES if family.endswith("generating"))  # tensors outlive the call in a cache
+UNFORESEEN = frozenset({"T5, generating", "BART, generating", "VAE, decoding"})  # calls of parts that no plan foresees

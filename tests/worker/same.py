@@ -25,7 +25,7 @@ def _bits(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def values(model: nn.Module) -> dict[str, Any]:
-    """Return the bits of every parameter, buffer and other tensor that modules hold, and where they are."""
+    """Return the bits of every parameter, buffer and other tensor that modules hold, and where they are; of at least one."""
     held = {
         f"{path}.{name}": tensor
         for path, module in model.named_modules()
@@ -33,6 +33,7 @@ def values(model: nn.Module) -> dict[str, Any]:
         for name, tensor in table.items()
         if isinstance(tensor, torch.Tensor)
     }
+    assert held, f"there is nothing to compare in a {type(model).__name__}"
     return {name: (tensor.device, tensor.stride(), bits(tensor)) for name, tensor in held.items()}
 
 

@@ -30,8 +30,16 @@ def stack(depth: int = 24, width: int = 128) -> nn.Module:
     return nn.Sequential(*[nn.Linear(width, width) for _ in range(depth)]).eval()
 
 
-@pytest.mark.parametrize("vram", ["30%", "60%", "120%"])
-@pytest.mark.parametrize("trap", ["plain stack", "tied embedding and head", "a parent reads its children's weights", "LSTM"])
+@pytest.mark.parametrize(
+    ("trap", "vram"),
+    [
+        ("plain stack", "30%"),
+        ("plain stack", "120%"),
+        ("tied embedding and head", "30%"),
+        ("a parent reads its children's weights", "60%"),
+        ("LSTM", "100%"),
+    ],
+)
 def test_bits_are_those_of_the_plain_model_on_the_same_side(card: torch.device, trap: str, vram: str) -> None:
     with torch.no_grad():
         model, args, kwargs = made(trap)
@@ -39,15 +47,9 @@ def test_bits_are_those_of_the_plain_model_on_the_same_side(card: torch.device, 
         with cast(card.type):
             expected = bits(model(*[arg.to(card) for arg in args], **kwargs))
         model, args, kwargs = made(trap)
-        try:
-            optimem.page(model, card, vram=vram)
-            with cast(card.type):
-                outputs = [bits(model(*args, **kwargs)) for _ in range(5)]
-        except optimem.BadInput as error:
-            assert vram != "120%", error
-            assert "missing" in str(error)
-            outputs = []
-    assert all(output == expected for output in outputs)
+        optimem.page(model, card, vram=vram)
+        with cast(card.type):
+            assert [bits(model(*args, **kwargs)) for _ in range(5)] == [expected] * 5
 
 
 @pytest.mark.parametrize("share", [15, 30, 60, 100])

@@ -166,6 +166,7 @@ def test_the_hierarchy_never_changes(card: torch.device) -> None:
     before = looked_at(model)
     paged(model)
     assert isinstance(model, Looks)
+    assert len(seen) == 4
     assert all(look == before for look in [*seen, looked_at(model)])
 
 

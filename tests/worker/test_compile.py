@@ -16,7 +16,7 @@ import models
 import optimem
 from optimem.wire.protocol import Shrink
 from same import bits
-from test_traps import ATTACH, made
+from test_traps import ATTACH, made, said
 
 pytestmark = pytest.mark.trap(31)
 
@@ -137,7 +137,7 @@ def test_what_trips_pagers_does_not_when_compiled(card: torch.device, trap: str,
         plain, args, kwargs = made(trap)
         try:
             call = torch.compile(plain, backend="eager")
-            expected = [bits(call(*args, **kwargs)) for _ in range(6)]
+            expected = [said(call(*args, **kwargs)) for _ in range(6)]
         except AssertionError as error:
             if not torch.__version__.startswith("2.9."):
                 raise
@@ -153,7 +153,7 @@ def paged_outputs(trap: str, mode: str, vram: str, card: torch.device) -> list[A
     """Return the bits of six forwards, compiled and paged."""
     model, args, kwargs = made(trap)
     call = torch.compile(ATTACH[mode](model, card, vram=vram), backend="eager")
-    return [bits(call(*args, **kwargs)) for _ in range(6)]
+    return [said(call(*args, **kwargs)) for _ in range(6)]
 
 
 @pytest.mark.parametrize("mode", ATTACH)

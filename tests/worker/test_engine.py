@@ -94,11 +94,23 @@ def leave(nbytes: int) -> None:
 
 @pytest.fixture
 def squeezed(card: torch.device) -> Iterator[Callable[[int], None]]:
-    """A way to take the card's memory away, which comes back after the test."""
-    before = simgpu.capacity()
+    """A way to take the card's memory away, which comes back after the test. Memory must have run out then."""
+    before, used, ran_out = simgpu.capacity(), False, refusals()
+
+    def squeeze(nbytes: int) -> None:
+        nonlocal used
+        used = True
+        leave(nbytes)
+
     gc.collect()  # nothing of what earlier tests have left goes in the midst of this one
-    yield leave
+    yield squeeze
     simgpu.set_capacity(before)
+    assert refusals() > ran_out or not used, "the card was squeezed, but had all that was asked for"
+
+
+def refusals() -> int:
+    """Return how often the card had less memory than was asked for."""
+    return int(simgpu.memory_stats()["num_ooms"])
 
 
 # Out of memory.

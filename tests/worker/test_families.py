@@ -13,7 +13,7 @@ from torch import nn
 
 import optimem
 from effort import examples
-from families import CACHED, FAMILIES
+from families import CACHED, FAMILIES, UNFORESEEN
 from paged import MODES, attach_at_smallest
 from same import bits
 
@@ -46,8 +46,8 @@ def test_families_are_right_within_their_budget(card: torch.device, family: str,
         assert bits(call(model)) == expected
     status = optimem.status(model)
     assert status is not None
-    if not status.misses:  # what no plan foresees comes on top
-        assert within(status, torch.accelerator.max_memory_allocated() - before)
+    assert not status.misses or family in UNFORESEEN
+    assert status.misses or within(status, torch.accelerator.max_memory_allocated() - before)
     optimem.detach(model)
     assert bits(call(model)) == expected
 
