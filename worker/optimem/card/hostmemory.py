@@ -97,6 +97,11 @@ def _warn(nbytes: int, error: RuntimeError) -> None:
 
 
 def _unlock(device: Device, locked: torch.Tensor, pid: int) -> None:
-    if os.getpid() == pid and locked.is_pinned():  # a forked child holds no lock
-        device.settle()
+    if os.getpid() != pid:  # a forked child holds no lock
+        return
+    device.settle()
+    try:
         device.unregister(locked)
+    except RuntimeError:
+        if locked.is_pinned():  # else registering was cut short, or unlocking done before
+            raise
