@@ -13,6 +13,10 @@ PYTHON ?= python3
 VENV := .venv$(if $(TORCH),-torch$(TORCH))
 export CGO_CFLAGS ?= -O2 -Wno-deprecated-declarations
 LESS := $(if $(TORCH),OPTIMEM_EXAMPLES=0.5)  # of property tests, the second time over
+# Tests in which torch does nothing that another version of it could do otherwise: once is enough.
+ONCE := $(addprefix tests/worker/test_,calibrations.py channel.py curriculum.py documents.py placements.py planner.py \
+	protocol.py ring.py rooms.py session.py) $(addprefix simgpu/tests/test_,check.py nvml.py profile.py)
+APART := $(if $(TORCH),$(addprefix --ignore=,$(ONCE)))
 SOME := $(if $(TORCH),-run 'ResNet|Sentences|Person')  # what compares results
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -39,7 +43,7 @@ test-go: setup browser
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/optimemctl
 
 test-torch: setup browser
-	$(LESS) $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal  # each process has a simulated card of its own
+	$(LESS) $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal $(APART)  # each process has a simulated card of its own
 	OPTIMEM_PYTHON=$(CURDIR)/$(VENV)/bin/python go test -race -count=1 -timeout 30m $(SOME) ./tests/...
 
 traps: setup

@@ -67,6 +67,7 @@ class Attachment:
         inventory = take_stock(self._model)
         self.session = Session.open(describe.hello(self.card.device))
         with ExitStack() as undo:
+            undo.callback(setattr, self, "detached", True)
             undo.callback(self.session.close, "attaching failed")
             first = self._first_agreement(inventory)
             borders = Borders(self._enter, self._leave, self._before_load, self._recover)
@@ -86,8 +87,8 @@ class Attachment:
             self._agreed = Negotiation(self.session, self._tied, self._journal, first, self._leave_as_found)
             self._call = self._idle = self._no_call()
             weakref.finalize(self, self.session.close, "collected").atexit = False
-            undo.pop_all()
             self.detached = False
+            undo.pop_all()
 
     def _first_agreement(self, inventory: Inventory) -> Agreement:
         """Tell the controller what the model is made of, and take its first plan."""

@@ -68,8 +68,9 @@ class _Tie(Hook):
         kinds = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_always_called)
         for table, kind in zip(tables, kinds, strict=True):
             for key in [key for key, hook in table.items() if getattr(hook, "__self__", None) is self]:
-                kind.pop(key, None)  # first: what is left in `table` is found again where this is cut short
-                del table[key]
+                del table[key]  # first: a hook without its kind would be called in the wrong way
+            for key in kind.keys() - table.keys():  # also what is left if this was cut short
+                kind.pop(key, None)
 
     @outside_graphs
     def _entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
