@@ -33,6 +33,7 @@ def rehearse(
     with _random_numbers_kept(device), _modules_kept(model):
         attachment = Attachment(model, card, wish, Habits())
         try:
+            attachment.attach()
             with torch.no_grad():
                 model(*args, **kwargs)
             return attachment.told()
