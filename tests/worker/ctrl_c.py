@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import inspect
 import random
 import sys
@@ -87,7 +89,7 @@ class Trace:
         return self._line if frame.f_code.co_filename.startswith(_PREFIX) else None
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event != "line":
+        if event != "line" or _leaves_a_block(frame):
             return self._line
         here = frame.f_code.co_filename.removeprefix(_PREFIX), frame.f_lineno
         self.runs[here] += 1
@@ -96,6 +98,20 @@ class Trace:
             self.came = True
             raise KeyboardInterrupt(f"at {self._stop}")
         return self._line
+
+
+def _leaves_a_block(frame: FrameType) -> bool:
+    """Tell whether a `with` statement is about to end its block: Python looks for signals before that and after it."""
+    if frame.f_lineno not in _headers(frame.f_code.co_filename):
+        return False
+    return frame.f_lasti != next(start for start, _, number in frame.f_code.co_lines() if number == frame.f_lineno)
+
+
+@functools.cache
+def _headers(file: str) -> set[int]:
+    """Return the numbers of the lines on which the `with` statements of a file begin their blocks."""
+    nodes = [node for node in ast.walk(ast.parse(Path(file).read_text())) if isinstance(node, ast.With)]
+    return {number for node in nodes for number in range(node.lineno, node.body[0].lineno)}
 
 
 def lines_of(act: Callable[[], object]) -> Counter[tuple[str, int]]:
