@@ -55,15 +55,15 @@ class Peak:
 
     def fold(self) -> None:
         """Take in what the counter shows beyond what it showed before: an earlier high belongs to earlier claims."""
-        now, others = self._card.device.peak(), self._card.others(self._owner)
         if self.runs:
+            now = self._card.device.peak()
             high = now if now > self._seen else self._card.device.allocated()
-            self._most = max(self._most, high - others)
-        self._seen = now
+            self._most = max(self._most, high - self._card.others(self._owner))
+            self._seen = now
 
-    def renew(self) -> None:
-        """Note that the device's counter has been reset."""
-        self._seen = self._card.device.peak()
+    def renew(self, counter: int) -> None:
+        """Note that the device's counter has been reset, to `counter`."""
+        self._seen = counter
 
 
 class Card:
@@ -123,11 +123,13 @@ class Card:
     def reset_peaks(self) -> None:
         """Reset the device's own counter, once every measurement has taken it in."""
         with self.changing:
-            for peak in list(self._peaks):
+            running = [peak for peak in self._peaks if peak.runs]
+            for peak in running:
                 peak.fold()
             self.device.reset_peak()
-            for peak in list(self._peaks):
-                peak.renew()
+            counter = self.device.peak()
+            for peak in running:
+                peak.renew(counter)
 
     def _claimed(self, *, but: object = None) -> int:
         return sum(held(owner) for owner, held in list(self._claims.items()) if owner is not but)
