@@ -311,6 +311,10 @@ class OwnTensorClass(Stack):
 
 
 class Dropouts(Stack):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers.insert(1, nn.Dropout(0.5))
+
     def forward(self, x: torch.Tensor) -> Any:
         return super().forward(F.dropout(x, 0.5, self.training))
 

@@ -294,10 +294,11 @@ def test_a_change_that_cannot_be_paged_is_refused_and_can_be_undone(card: torch.
     plain = models.Stack().eval()
     model = paged(copy.deepcopy(plain))
     with_lora(model)
-    model.layers[1].training = True
+    model.layers.append(nn.Dropout())
     for _ in range(2):
-        with pytest.raises(optimem.BadInput, match=r"layers\.1 is.*model\.eval\(\)"):
+        with pytest.raises(optimem.BadInput, match=r"layers\.4 is.*model\.eval\(\)"):
             model(models.rows())
+    del model.layers[4]
     without_lora(model)
     assert forwards(model) == forwards(plain)
 
@@ -325,7 +326,7 @@ def test_training_mode_is_refused_wherever_it_is_and_never_changed(card: torch.d
     model.layers[1].train()
     with pytest.raises(optimem.BadInput, match=r"layers\.1 is.*model\.eval\(\)"):
         optimem.page(model, card)
-    assert [module.training for module in model.layers] == [False, True, False, False]
+    assert [module.training for module in model.layers] == [False, True, False, False, False]
     paged(model)
     for part, words in ((model, ""), (model.layers[1], r" \(its module layers\.1 is\)")):
         part.training = True
@@ -334,6 +335,35 @@ def test_training_mode_is_refused_wherever_it_is_and_never_changed(card: torch.d
         assert part.training
         part.training = False
     assert forwards(model) == forwards(plain)
+
+
+class Normed(nn.BatchNorm1d):
+    """Looks at the flag in a method of its base class."""
+
+
+@pytest.mark.trap(36)
+@pytest.mark.parametrize(
+    ("part", "matters"),
+    [
+        (nn.Sequential(nn.Linear(32, 8), nn.Identity(), nn.Linear(8, 32)), False),
+        (models.Lora(nn.Linear(32, 32)), False),
+        (nn.Dropout(0.0), False),
+        (nn.Dropout(0.1), True),
+        (Normed(32), True),
+        (nn.RReLU(), True),
+    ],
+)
+def test_the_flag_is_refused_only_where_it_may_change_a_result(card: torch.device, part: nn.Module, matters: bool) -> None:
+    assert part.training
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain))
+    plain.layers[2] = part
+    model.layers[2] = copy.deepcopy(part)
+    if matters:
+        with pytest.raises(optimem.BadInput, match=r"layers\.2.*model\.eval\(\)"):
+            forwards(model)
+    else:
+        assert forwards(model) == forwards(plain)
 
 
 # Twice.
@@ -398,7 +428,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("make", "match"),
         [
-            (lambda: models.Stack(), "training mode"),
+            (lambda: models.Dropouts(), "training mode"),
             (lambda: models.Stack().to("meta"), r"layers\.0\.weight is on the meta device"),
             (lambda: models.Buffers().to("meta"), r"on the meta device"),
             (lambda: nn.BatchNorm1d(3, affine=False).to("meta"), r"buffer running_mean is on the meta device"),

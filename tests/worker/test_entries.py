@@ -27,7 +27,7 @@ class Cut(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(6)])
+        self.layers = nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(6)], nn.Dropout())
         self.cut = False
 
     def forward(self, given: dict[str, torch.Tensor]) -> Any:

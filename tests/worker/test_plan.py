@@ -375,7 +375,7 @@ def test_what_cannot_work_is_refused_in_words(wrong: dict[str, Any], words: str)
 
 def test_a_model_in_training_is_refused() -> None:
     with pytest.raises(optimem.BadInput, match=r"call model\.eval"):
-        optimem.plan(models.Stack(), "50%")
+        optimem.plan(models.Dropouts(), "50%")
 
 
 def test_inputs_and_another_device_are_refused_where_the_model_is_attached(card: torch.device) -> None:

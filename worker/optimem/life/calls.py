@@ -227,7 +227,7 @@ class PlannedCall(Call):
     def start(self, args: Any, kwargs: Any) -> None:
         assert self._agreement.recording is not None
         self._misses = self._engine.misses
-        self._engine.begin()
+        self._engine.begin(lap=not self.entry.path)
         self._meter.begin(self._agreement.recording, timed=not self.watched)
 
     def enter(self, path: str, args: Any, kwargs: Any, *, outermost: bool) -> tuple[Any, Any]:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .training import first_in_training
+
 
 class Shape:
     """The modules and parameters that a model had when this was made, and whether it still has them."""
@@ -39,8 +41,8 @@ class Shape:
         return [buffer for buffer in now if buffer is not None and id(buffer) not in known]
 
     def in_training(self) -> str | None:
-        """Return the dotted path of a module in training mode; None if there is none."""
-        return next((path for path, module in self._modules.items() if module.training), None)
+        """Return the dotted path of a module in training mode whose results that may change; None if there is none."""
+        return first_in_training(self._modules.items())
 
 
 def _values(tables: Iterable[dict[str, Any]]) -> Iterator[Any]:

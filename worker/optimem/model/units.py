@@ -19,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from ..errors import BadInput
+from .training import first_in_training
 from .weights import Weight, extent
 
 # Spans begin at multiples of this in the slab, in a page and in the arena. It suits every dtype and vector load. Torch's
@@ -288,12 +289,10 @@ def _refuse_scripted(model: nn.Module) -> None:
 
 
 def _refuse_training(model: nn.Module) -> None:
-    for path, module in model.named_modules():
-        if module.training:
-            where = f"its module {path}" if path else "it"
-            raise BadInput(
-                f"the model is in training mode ({where} is); call model.eval() first: Optimem runs inference only"
-            )
+    path = first_in_training(model.named_modules())
+    if path is not None:
+        where = f"its module {path}" if path else "it"
+        raise BadInput(f"the model is in training mode ({where} is); call model.eval() first: Optimem runs inference only")
 
 
 def holds_no_numbers(tensor: torch.Tensor) -> bool:

@@ -138,10 +138,10 @@ class Engine:
         """Return the paths of the modules whose borders matter, with `every` also of those that matter only for timing."""
         return self._pager.readers(every=every or self.both_sides) if self._pager else set()
 
-    def begin(self) -> None:
-        """Begin an outermost call."""
+    def begin(self, *, lap: bool) -> None:
+        """Begin an outermost call. `lap`: it is one of the whole model."""
         if self._pager:
-            self._pager.begin()
+            self._pager.begin(lap=lap)
         self._sides.begin()
 
     def enter(self, path: str, args: Any, kwargs: Any, *, next_lap: bool) -> tuple[Any, Any, int | None]:

@@ -38,6 +38,7 @@ class Page:
     uses: tuple[tuple[int, int], ...]
     holds: int = 0
     turn: Turn | None = None
+    rests: bool = False  # the turn goes on, and no call runs
     pieces: Held = field(default_factory=dict)  # a resident page's bytes
     look: Looks = field(default_factory=list)  # where a resident page's parameters point
     home: Looks = field(default_factory=list)  # where they point when the page is not on the device
@@ -133,8 +134,11 @@ class Pager:
         self._device.settle()
         self._arena.fill_(0xFF)
 
-    def begin(self) -> None:
-        """Begin an outermost call: residents are usable from here on."""
+    def begin(self, *, lap: bool) -> None:
+        """Begin an outermost call: residents are usable from here on. `lap`: it is one of the whole model, and what calls of
+        parts have begun ends."""
+        if lap:
+            self._end_lap_of_parts()
         for mark in self._pending:
             self._device.wait(mark)
         self._pending = []
@@ -148,6 +152,8 @@ class Pager:
         waited = None
         for page, spans in self._needs.get(path, ()):
             page.holds += 1
+            if page.turn is not None and page.rests:
+                self._look_again(page)
             if page.pieces or page.turn is not None or self._stays_in_ram(page):
                 continue
             turn = self._take(page, next_lap=next_lap) if page.holds == 1 else None
@@ -188,7 +194,8 @@ class Pager:
             page.holds = 0
             if page.turn is not None and lap:
                 self._end_turn(page)
-            if self._poison:
+            page.rests = page.turn is not None
+            if self._poison or page.rests:
                 take(page.home)
         take(self._back)
         if lap:
@@ -220,6 +227,8 @@ class Pager:
     def refresh(self) -> None:
         """The masters have changed: copy everything again."""
         self._device.settle()
+        for page in self.pages:
+            page.turn = None  # which calls of parts may have left
         self._ring.restart()
         self._pending = [
             self._fetch(block[at:][: aligned(span.nbytes)], self._store.bytes_of([span]), page.name)
@@ -311,8 +320,24 @@ class Pager:
                 self._end_turn(page)
         self._ring.issue_ahead()
 
+    def _end_lap_of_parts(self) -> None:
+        """End the lap in which calls of parts have taken turns, if there is one."""
+        for page in self.pages:
+            if page.turn is not None:
+                self._end_turn(page)
+        if self._ring.begun:
+            self._ring.end_lap()
+
+    def _look_again(self, page: Page) -> None:
+        """Take up a turn that rests: the current stream may be another one than that of the call before."""
+        assert page.turn is not None
+        self._device.wait(page.turn.ready)
+        take(self._looks[page.turn.entry])
+        page.rests = False
+
     def _end_turn(self, page: Page) -> None:
         assert page.turn is not None
+        page.rests = False
         with profiled("release", page.name):
             if self._poison:
                 self._store.release(page.spans)

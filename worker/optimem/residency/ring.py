@@ -42,6 +42,7 @@ class Ring:
         self._issued = 0
         self._freed = 0  # all turns below this number are over
         self._lap = 0
+        self.begun = False  # a turn of this lap was taken
         self._over: set[int] = set()
         self._freed_mark: list[Any] = [None] * len(self._copies)
         self._latest_mark: Any = None
@@ -73,6 +74,7 @@ class Ring:
             if not next_lap:
                 return None
             self._lap += 1
+        self.begun = True
         waiting.popleft()
         self._skip_to(turn.number)
         self._ahead.popleft()
@@ -88,6 +90,7 @@ class Ring:
         """End the lap: turns that were not taken in it are over. Turns in use must have been given back."""
         self._skip_to(self._lap_end())
         self._lap += 1
+        self.begun = False
         self.issue_ahead()
 
     def first_step(self, turn: Turn) -> int:

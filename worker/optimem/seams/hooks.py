@@ -45,12 +45,14 @@ def is_tied(module: nn.Module) -> bool:
 class _Tie(Hook):
     """The hooks at one module's entry and exit. They are bound methods, which torch calls faster than objects.
 
-    An `idle` tie acts on outermost calls alone; inside of another call it only asks the gate.
+    An `idle` tie acts on outermost calls alone; inside of another call it only asks the gate. A `bare` one is of a module
+    without tensors: it acts inside of our calls alone, since such a module may be part of other models too.
     """
 
-    def __init__(self, path: str, gate: Gate, enter: Enter, leave: Leave) -> None:
+    def __init__(self, path: str, gate: Gate, enter: Enter, leave: Leave, *, bare: bool) -> None:
         super().__init__(path)
         self.idle = False
+        self._bare = bare
         self._gate = gate
         self._enter = enter
         self._leave = leave
@@ -72,15 +74,19 @@ class _Tie(Hook):
             for key in kind.keys() - table.keys():  # also what is left if this was cut short
                 kind.pop(key, None)
 
+    def _passes(self) -> bool:
+        """Tell whether a call is none that we follow."""
+        return (self.idle and self._gate.is_inside(self.path)) or (self._bare and not self._gate.is_inside(self.path))
+
     @outside_graphs
     def _entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.idle and self._gate.is_inside(self.path):
+        if self._passes():
             return None
         return self._enter(self.path, args, kwargs, sys._getframe(1))
 
     @outside_graphs
     def _left(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self.idle and self._gate.is_inside(self.path):
+        if self._passes():
             return None
         return self._leave(self.path, output)
 
@@ -102,9 +108,10 @@ class Ties:
 
     def __init__(self, model: nn.Module, gate: Gate, enter: Enter, leave: Leave, settle: Callable[[], None]) -> None:
         self._modules = dict(model.named_modules())
-        self._ties = {path: _Tie(path, gate, enter, leave) for path in self._modules}
+        bare = {path for path, module in self._modules.items() if path and is_bare(module)}
+        self._ties = {path: _Tie(path, gate, enter, leave, bare=path in bare) for path in self._modules}
         self._handles: dict[str, tuple[RemovableHandle, RemovableHandle]] = {}
-        self._loads = {path: _LoadHook(path, settle) for path in self._modules}
+        self._loads = {path: _LoadHook(path, settle) for path in self._modules if path not in bare}
 
     @property
     def paths(self) -> set[str]:
@@ -123,15 +130,15 @@ class Ties:
         """Remove every hook. Idempotent."""
         self.set(set())
         self._remove_strays()
-        for path, module in self._modules.items():
-            table = module._load_state_dict_pre_hooks
-            for key in [key for key, hook in table.items() if getattr(hook, "hook", hook) is self._loads[path]]:
+        for path, load in self._loads.items():
+            table = self._modules[path]._load_state_dict_pre_hooks
+            for key in [key for key, hook in table.items() if getattr(hook, "hook", hook) is load]:
                 del table[key]
 
     def tie_loads(self) -> None:
         """Hook the loading of a state_dict, in every module."""
-        for path, module in self._modules.items():
-            module.register_load_state_dict_pre_hook(self._loads[path])
+        for path, load in self._loads.items():
+            self._modules[path].register_load_state_dict_pre_hook(load)
 
     def tie_anew(self) -> None:
         """Tie all modules, whatever hooks a `set` that was cut short has left."""
@@ -158,6 +165,11 @@ class Ties:
         for path, module in self._modules.items():
             if path not in self._handles:
                 self._ties[path].off(module)
+
+
+def is_bare(module: nn.Module) -> bool:
+    """Tell whether neither `module` nor a module in it has parameters or buffers."""
+    return next(module.parameters(), None) is None and next(module.buffers(), None) is None
 
 
 def _has_ways_in(module: nn.Module) -> bool:
