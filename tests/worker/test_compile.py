@@ -109,11 +109,12 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.parametrize(
-    ("mode", "vram", "backend"),
-    [("page", "30%", "eager"), ("page", "60%", "aot_eager"), ("page", "110%", "eager"), ("chunk", "60%", "aot_eager")],
-)
-@pytest.mark.parametrize("order", ORDERS)
+SETTINGS = [("page", "30%", "eager"), ("chunk", "60%", "eager"), ("page", "60%", "aot_eager"), ("page", "110%", "eager")]
+# Each order under two settings, each setting in four orders: what an order does hangs on no budget.
+TRIED = [(order, *SETTINGS[(index + step) % 4]) for index, order in enumerate(ORDERS) for step in (0, 2 - index // 4)]
+
+
+@pytest.mark.parametrize(("order", "mode", "vram", "backend"), TRIED)
 def test_any_order_gives_the_bits_of_the_plain_model(
     card: torch.device, order: str, mode: str, vram: str, backend: str
 ) -> None:
@@ -157,7 +158,7 @@ def paged_outputs(trap: str, mode: str, vram: str, card: torch.device) -> list[A
 
 
 @pytest.mark.parametrize("mode", ATTACH)
-@pytest.mark.parametrize("vram", ["25%", "50%", "75%", "100%"])
+@pytest.mark.parametrize("vram", ["25%", "75%"])
 def test_a_steady_forward_makes_no_graph(card: torch.device, vram: str, mode: str) -> None:
     with torch.no_grad():
         call = torch.compile(ATTACH[mode](blocks(12), card, vram=vram), backend="eager")

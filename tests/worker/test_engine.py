@@ -608,7 +608,7 @@ def waited(model: nn.Module, x: torch.Tensor) -> tuple[dict[str, int], list[Any]
 # Budgets.
 
 
-@examples(14)
+@examples(10)
 @given(
     share=st.integers(1, 110),
     sizes=st.lists(st.integers(1, 64), min_size=1, max_size=9),

@@ -147,4 +147,4 @@ def test_what_only_lies_in_the_same_storage_is_paged() -> None:
     paged = {weight.name for span in take_stock(model).spans for weight in span.weights}
     assert "layers.4.bias" in paged
     assert not paged & {"layers.2.weight", "layers.3.bias", "layers.5.weight"}
-    assert take_stock(model).fixed_bytes == (models.WIDTH**2 + models.WIDTH) * 4  # shared ones once
+    assert take_stock(model).fixed_bytes == models.WIDTH**2 * 4 + 512  # shared ones once, a bias in a block of its own

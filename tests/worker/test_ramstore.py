@@ -45,8 +45,7 @@ optimem.detach(model)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RAM is read as Linux tells it")
-@pytest.mark.parametrize("pageable", [False, True], ids=["registered", "pageable"])
-@pytest.mark.parametrize("width", [2048, 256])
+@pytest.mark.parametrize(("pageable", "width"), [(False, 2048), (True, 256)], ids=["registered", "pageable, small ones"])
 def test_the_weights_are_never_in_ram_twice(pageable: bool, width: int) -> None:
     layers = WEIGHTS // (width * width * 4)
     code = ATTACH.format(pageable=pageable, width=width, layers=layers, weights=WEIGHTS)

@@ -1,4 +1,4 @@
-"""Bytes of results that are alive, for devices whose allocator does not count: the CPU."""
+"""Bytes of results that are alive, as blocks of a device's allocator would hold them: the CPU's does not count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_iter
 
-from ..model.units import storage_pointer
+from ..model.units import aligned, storage_pointer
 
 
 class LiveBytes:
@@ -36,8 +36,8 @@ class LiveBytes:
         pointer = storage.data_ptr()
         if pointer not in self._holders:
             self._holders[pointer] = 0
-            self._sizes[pointer] = storage.nbytes()
-            self._now += storage.nbytes()
+            self._sizes[pointer] = aligned(storage.nbytes())
+            self._now += self._sizes[pointer]
             self._peak = max(self._peak, self._now)
         self._holders[pointer] += 1
         weakref.finalize(tensor, self._let_go, pointer).atexit = False

@@ -107,10 +107,10 @@ class Inventory:
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes of the tensors that stay on the device, shared ones once."""
+        """Bytes of the tensors that stay on the device, each in a block of its own, shared ones once."""
         plain = spans_of(named(zip(self.fixed_names, self.fixed, strict=True)))
-        others = (tensor.numel() * tensor.element_size() for tensor in self.fixed if not is_plain(tensor))
-        return sum(span.nbytes for span in plain) + sum(others)
+        others = (aligned(tensor.numel() * tensor.element_size()) for tensor in self.fixed if not is_plain(tensor))
+        return sum(aligned(span.nbytes) for span in plain) + sum(others)
 
 
 def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
