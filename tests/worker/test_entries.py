@@ -77,7 +77,7 @@ def is_sound(model: Cut, x: torch.Tensor) -> None:
 def test_a_call_may_be_cut_short_at_its_entry_after_another_one(
     model: Cut, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt() -> None:
+    def interrupt(*, lap: bool) -> None:
         raise KeyboardInterrupt
 
     given = {"x": x}

@@ -51,6 +51,9 @@ ROWS = {
     36: "training mode and dropout",
     37: "attached twice, detached twice",
     38: "weights without numbers: meta, fake, lazy, not initialised",
+    39: "parts are called after the whole, and pages are shared by parts",
+    40: "a module without tensors is part of several models",
+    41: "methods of a model read weights of the model itself",
 }
 
 

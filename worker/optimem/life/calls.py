@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..card.device import HostClock
+from ..data import moving
 from ..data.lending import Loan
 from ..learning.calibrate import StepTimer
 from ..learning.recorder import Recorder
@@ -47,6 +48,7 @@ class Call:
     def __init__(self, entry: Entry, tied: Tied, journal: Journal) -> None:
         self.entry, self.tied, self.journal = entry, tied, journal
         self.over = False
+        self._from_cpu = False  # a part was called with data on the CPU
 
     @property
     def place(self) -> torch.device:
@@ -55,8 +57,12 @@ class Call:
 
     @property
     def output(self) -> torch.device | None:
-        """Where results go; None where they stay where they come about."""
-        return self.tied.engine.output
+        """Where results go; None where they stay where they come about.
+
+        Results of a part go back to the CPU if its arguments came from there: the method that calls the part may go on with
+        weights of its own, which are on the CPU.
+        """
+        return CPU if self._from_cpu and self.tied.habits.output is None else self.tied.engine.output
 
     def error(self) -> BaseException | None:
         """Return the error that ends the call; None where it returns."""
@@ -72,6 +78,7 @@ class Call:
             tied.parameters.freeze()
         if tied.shape.new_buffers():
             tied.engine.place_fixed()
+        self._from_cpu = bool(self.entry.path) and {tensor.device for tensor in moving.tensors((args, kwargs))} == {CPU}
         way = None if self.place == CPU else tied.card.device.bring
         args, kwargs = self.entry.loan.bring((args, kwargs), self.place, way)
         return args, kwargs
@@ -188,7 +195,7 @@ class WeighedCall(Call):
 
     @property
     def output(self) -> torch.device | None:
-        return self.tied.engine.output or self.tied.engine.start
+        return super().output or self.tied.engine.start
 
     def start(self, args: Any, kwargs: Any) -> None:
         self.tied.engine.weigh()
