@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -129,6 +130,7 @@ class RecordedCall(Call):
         super().__init__(entry, tied, journal)
         self._agreement, self._allowance = agreement, allowance
         self._recorder: Recorder | None = None
+        self._met = False
 
     def start(self, args: Any, kwargs: Any) -> None:
         tied, room = self.tied, self._allowance.room()
@@ -139,8 +141,9 @@ class RecordedCall(Call):
         if learner.start != CPU:
             learner.touched.adopt(held, room)
         held.clear()
-        tied.engine.rest(tied.engine.start)
         tied.times.measure_link(tied.store.sample(), room)
+        self.entry.undo.add(partial(tied.engine.finish, lap=False))
+        tied.engine.record(self._note_meeting)
         self._recorder = learner.recorder(tied.known, room, self._agreement.residents)
         self.entry.undo.add(self._recorder.stop)
         self._recorder.start()
@@ -159,6 +162,7 @@ class RecordedCall(Call):
     def stop(self) -> None:
         if self._recorder is not None:
             self._recorder.stop()
+        self.tied.engine.finish(lap=False)
         self.tied.learner.touched.drop_all()
 
     def end(self, error: BaseException | None) -> Outcome:
@@ -172,6 +176,18 @@ class RecordedCall(Call):
         outcome = Short(shortage=short) if short else Failed() if error else Learnt(recording=self._result(self._recorder))
         learner.end()
         return outcome
+
+    def _note_meeting(self, name: str) -> None:
+        """Say once where the model brings tensors of both sides together."""
+        if self._recorder is not None and not self._met:
+            self._met = True
+            where = self._recorder.stack[-1] if self._recorder.stack else ""
+            log.info(
+                "optimem: %s is given tensors on the CPU and on the device by %s; they are brought together in each forward, "
+                "which takes time: make them where the inputs are",
+                name,
+                where or "the model itself",
+            )
 
     def _result(self, recorder: Recorder) -> Recording:
         learner = self.tied.learner

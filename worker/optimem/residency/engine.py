@@ -17,7 +17,7 @@ from ..wire.protocol import Plan
 from . import fixed
 from .pager import Pager
 from .pieces import Held
-from .sides import CPU, Sides
+from .sides import CPU, Meeting, Sides
 from .store import Store
 
 
@@ -48,6 +48,7 @@ class Engine:
         self._sides = Sides({}, start)
         self._whole = Whole()
         self._weighed = False  # a forward ran on the CPU, and may have left data there
+        self._mixed = False  # operations have met tensors of both sides, or callers may have kept such
         self._before = (0, 0)
         self.place_fixed()
 
@@ -120,6 +121,18 @@ class Engine:
             self._pager = None
         self._change_sides(Sides({}, self.start))
         return held
+
+    def record(self, meeting: Meeting) -> None:
+        """Begin an outermost call without a plan, where forwards start. `meeting` is told of operations that meet tensors of
+        both sides; later plans look into such operations too."""
+
+        def noted(name: str) -> None:
+            self._mixed = True
+            meeting(name)
+
+        self.rest(self.start)
+        self._change_sides(Sides({}, self.start, meeting=noted))
+        self._sides.begin()
 
     def drop(self) -> None:
         """Stop following the plan and free the device, without reading the pager's notes: a call was cut short, perhaps
@@ -210,12 +223,14 @@ class Engine:
     def _take_sides(self) -> None:
         assert self._pager is not None
         left = {CPU} if self._weighed else set[torch.device]()
-        self._change_sides(Sides(self._pager.sides(), self.start, self._pager.places() | left))
+        sides = Sides(self._pager.sides(), self.start, self._pager.places() | left, meeting=_ignore if self._mixed else None)
+        self._mixed |= sides.both
+        self._change_sides(sides)
         self.place_fixed()
 
     def _change_sides(self, sides: Sides) -> None:
         """Compute on other `sides`. Drops the graphs of torch.compile, each of which is of one side."""
-        if self._sides.both or sides.both:
+        if self._sides.meets or sides.meets:
             forget_graphs()
         self._sides = sides
 
@@ -237,3 +252,7 @@ class Engine:
                 if tensor is not None and id(tensor) not in seen:
                     seen.add(id(tensor))
                     yield self._together.get(id(tensor), path), tensor
+
+
+def _ignore(name: str) -> None:
+    """Take no note of an operation that meets tensors of both sides."""

@@ -2,12 +2,13 @@
 
 Data stays where it was computed until a module on the other side begins: its arguments change sides at its entry. So data
 crosses only at the borders of runs of modules on one side. An operation between modules (a residual sum, a concatenation)
-may meet tensors of both sides; a function mode brings them together while a plan has two sides.
+may meet tensors of both sides: of a plan with two sides, of an earlier one whose data callers have kept, or made on the CPU
+by the model. A function mode brings them together where that may be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,19 +32,33 @@ _COUNTED = frozenset(
 )
 
 
+Meeting = Callable[[str], None]  # gets the name of an operation
+
+
 class Sides:
     """The side of every module that reads weights, by dotted path. `now` is the side of the module that began last."""
 
-    def __init__(self, of: Mapping[str, torch.device], start: torch.device, weights: Iterable[torch.device] = ()) -> None:
+    def __init__(
+        self,
+        of: Mapping[str, torch.device],
+        start: torch.device,
+        weights: Iterable[torch.device] = (),
+        *,
+        meeting: Meeting | None = None,
+    ) -> None:
+        """`meeting` is told of every operation that meets tensors of both sides; with it they may meet under any plan."""
         self._of = of
         self._start = start
         self.now = start
+        self.met = meeting
         self._loans: dict[str, list[Loan]] = {}  # of the modules that run now
-        self._mode = _Meeting(self) if len({start, *of.values(), *weights}) > 1 else None
+        # True if data or weights are on the CPU in some modules and on the device in others.
+        self.both = len({start, *of.values(), *weights}) > 1
+        self._mode = _Meeting(self) if self.both or meeting else None
 
     @property
-    def both(self) -> bool:
-        """True if data or weights are on the CPU in some modules and on the device in others."""
+    def meets(self) -> bool:
+        """True while operations are looked into that may meet tensors of both sides."""
         return self._mode is not None
 
     def change(self, of: Mapping[str, torch.device]) -> None:
@@ -101,14 +116,19 @@ class _Meeting(Ours, TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").partition(".")[0]
-        if name in _ACROSS or self.owner() is None:
+        owner = self.owner()
+        if name in _ACROSS or owner is None:
             return func(*args, **kwargs)
         counts = args[1].to(CPU) if name in _COUNTED and len(args) > 1 and _counts(args[1]) else None
         if counts is not None:
+            if counts is not args[1] and owner.met:
+                owner.met(name)
             args = args[0], counts, *args[2:]
         met = [tensor for tensor in moving.tensors((args, kwargs) if kwargs else args) if tensor is not counts]
         if len({tensor.device for tensor in met}) < 2:
             return func(*args, **kwargs)
+        if owner.met:
+            owner.met(name)
         return self._together(func, args, kwargs, counts)
 
     def _together(self, func: Any, args: Any, kwargs: Any, counts: torch.Tensor | None) -> Any:
