@@ -1,4 +1,5 @@
-"""Ctrl-C in the model's code, and at a line of Optimem's own, chosen among those that ran when the same was done before."""
+"""Ctrl-C in the model's code, and at a line of Optimem's own, chosen among those that ran when the same was done before. A
+signal handler may raise an error of its own there too, as time limits do."""
 
 from __future__ import annotations
 
@@ -45,6 +46,10 @@ def stack(depth: int) -> nn.Sequential:
     return nn.Sequential(*layers).eval()
 
 
+class TimeLimit(Exception):
+    """What a signal handler raises when a job has had its time."""
+
+
 class Line(NamedTuple):
     """The `run`th run, from 1, of a line of a file that is named as in the package."""
 
@@ -59,14 +64,14 @@ class Line(NamedTuple):
 class Trace:
     """Counts, by file and number, the runs of the package's lines on this thread within a block.
 
-    Raises KeyboardInterrupt when `stop` is about to run: `came` tells whether it did, `in_finalizer` whether Python let it
+    Raises `error` when `stop` is about to run: `came` tells whether it did, `in_finalizer` whether Python let it
     end there, as it does with whatever finalizers and callbacks of weak references raise.
     """
 
-    def __init__(self, stop: Line | None = None) -> None:
+    def __init__(self, stop: Line | None = None, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.runs: Counter[tuple[str, int]] = Counter()
         self.came = self.in_finalizer = False
-        self._stop = stop
+        self._stop, self._error = stop, error
 
     def __enter__(self) -> Trace:
         self._unraisable, sys.unraisablehook = sys.unraisablehook, self._not_raised
@@ -80,7 +85,7 @@ class Trace:
         sys.unraisablehook = self._unraisable
 
     def _not_raised(self, what: Any) -> None:
-        if self.came and issubclass(what.exc_type, KeyboardInterrupt):
+        if self.came and issubclass(what.exc_type, self._error):
             self.in_finalizer = True
         else:
             self._unraisable(what)
@@ -96,7 +101,7 @@ class Trace:
         if self._stop is not None and here == self._stop[:2] and self.runs[here] == self._stop.run:
             sys.settrace(None)
             self.came = True
-            raise KeyboardInterrupt(f"at {self._stop}")
+            raise self._error(f"at {self._stop}")
         return self._line
 
 
@@ -128,17 +133,17 @@ def lines_in(function: Callable[..., Any]) -> set[tuple[str, int]]:
     return {(file, number) for number in range(first, first + len(source))}
 
 
-def interrupt(line: Line, act: Callable[[], object]) -> bool:
-    """Do `act`, cut short at `line`. Return False where that line did not run, or in a finalizer. An interrupt that ends
+def interrupt(line: Line, act: Callable[[], object], error: type[BaseException] = KeyboardInterrupt) -> bool:
+    """Do `act`, cut short at `line` by `error`. Return False where that line did not run, or in a finalizer. An interrupt that ends
     elsewhere, caught by the package, is an AssertionError."""
-    trace = Trace(line)
+    trace = Trace(line, error)
     try:
         with trace:
             act()
-    except KeyboardInterrupt:
+    except error:
         assert trace.came, "an interrupt came that is none of ours"
         return True
-    assert not trace.came or trace.in_finalizer, f"Ctrl-C at {line} was swallowed"
+    assert not trace.came or trace.in_finalizer, f"{error.__name__} at {line} was swallowed"
     return False
 
 

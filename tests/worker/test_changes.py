@@ -85,17 +85,105 @@ def test_writing_to_a_weight_takes_effect(card: torch.device) -> None:
 
 
 @pytest.mark.trap(23)
+@MODES
 @pytest.mark.parametrize(
     "change", [nn.Module.half, nn.Module.double, lambda m: m.to("simgpu")], ids=["half", "double", "to"]
 )
-def test_moving_a_paged_model_is_refused_with_the_way_out(card: torch.device, change: Change) -> None:
+def test_a_model_that_is_moved_while_paged_is_attached_again(card: torch.device, attach: Any, change: Change) -> None:
+    """As a pipeline does that decodes in another type than it has the weights in."""
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain), attach)
+    before = state(model).forwards
+    for _ in range(2):
+        change(model)
+        change(plain)
+        plain.to("cpu")
+        x = models.rows().to(plain.layers[0].weight.dtype)
+        with torch.no_grad():
+            for _ in range(4):
+                assert bits(model(x)) == bits(plain(x))
+    assert state(model).forwards == before + 8
+    assert values(optimem.detach(model)) == values(plain)
+
+
+@pytest.mark.trap(23)
+def test_detaching_leaves_what_callers_have_put_in_the_place_of_a_weight(card: torch.device) -> None:
     plain = models.Stack().eval()
     model = paged(copy.deepcopy(plain))
-    change(model)
-    with pytest.raises(optimem.BadInput, match=r"layers\.0\.weight .*optimem\.detach"):
-        model(models.rows())
+    new = models.rows(32, 32)
+    for each in (plain, model):
+        each.layers[3].weight.data = new.clone()
     optimem.detach(model)
     assert forwards(model) == forwards(plain)
+
+
+# Writes that torch does not count.
+
+Writer = Callable[[torch.Tensor], Any]
+WRITERS: dict[str, Writer] = {
+    "through data": lambda weight: weight.data.mul_(-1.5),
+    "through data, sum": lambda weight: weight.data.add_(0.25),
+    "through numpy": lambda weight: weight.detach().numpy().__imul__(2),
+    "through a view": lambda weight: weight.data.view(-1).copy_(weight.data.view(-1) * 3),
+}
+
+
+@pytest.mark.trap(42)
+@MODES
+@pytest.mark.parametrize("made_in", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("vram", ["50%", "200%"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_writes_that_nobody_counts_are_seen(
+    card: torch.device, writer: str, vram: str, made_in: Callable[[], Any], attach: Any
+) -> None:
+    with made_in():
+        plain = models.Stack().eval()
+        model = paged(copy.deepcopy(plain), attach, vram)
+        for round_ in range(2):
+            torch.accelerator.synchronize()
+            for each in (plain, model):
+                for parameter in list(each.parameters())[round_:]:
+                    WRITERS[writer](parameter)
+            assert bits(model(models.rows())) == bits(plain(models.rows()))
+
+
+@pytest.mark.trap(42)
+@pytest.mark.parametrize("vram", ["50%", "200%"])
+def test_what_was_made_in_inference_mode_can_be_loaded_anew_and_written_to(card: torch.device, vram: str) -> None:
+    with torch.inference_mode():
+        plain = models.Stack().eval()
+        model = paged(copy.deepcopy(plain), vram=vram)
+        new = {name: tensor * 2 for name, tensor in plain.state_dict().items()}
+        for change in (lambda each: each.load_state_dict(new), lambda each: [p.mul_(2) for p in each.parameters()]):
+            torch.accelerator.synchronize()
+            for each in (plain, model):
+                change(each)
+            assert forwards(model) == forwards(plain)
+
+
+@pytest.mark.trap(42)
+@MODES
+def test_one_element_that_was_written_unseen_is_new_after_refresh(card: torch.device, attach: Any) -> None:
+    plain = models.Stack().eval()
+    model = paged(copy.deepcopy(plain), attach, vram="200%")
+    torch.accelerator.synchronize()
+    for each in (plain, model):
+        each.layers[2].weight.data[3, 5] = 100.0
+    assert optimem.refresh(model) is model
+    assert forwards(model) == forwards(plain)
+    assert optimem.refresh(plain) is plain  # which is not attached
+
+
+@pytest.mark.trap(23)
+@MODES
+def test_a_file_that_is_saved_while_paged_loads_anywhere(card: torch.device, attach: Any) -> None:
+    plain = nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32), models.OwnTensorClass()).eval()
+    model = paged(copy.deepcopy(plain), attach)
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"cpu"}
+    assert bits(model.state_dict()) == bits(plain.state_dict())
+    assert bits(model[1].state_dict()) == bits(plain[1].state_dict())
+    live = model.state_dict(keep_vars=True)
+    assert live["1.running_mean"] is model[1].running_mean
 
 
 @pytest.mark.trap(23)

@@ -114,7 +114,7 @@ def test_a_call_that_is_refused_after_one_that_was_cut_short_lets_others_in(mode
     model.eval()
     assert not attached(model)._gate.mine()
     with torch.no_grad():
-        assert model.layers(x).device.type == "simgpu"
+        assert model.layers(x.to("simgpu")).device.type == "simgpu"
     is_sound(model, x)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 import models
 import optimem
-from ctrl_c import Line, choose, interrupt, lines_in, lines_of, stack
+from ctrl_c import Line, TimeLimit, choose, interrupt, lines_in, lines_of, stack
 from effort import tries
 from optimem.card import hostmemory
 from optimem.card.hostmemory import HostMemory
@@ -138,13 +138,13 @@ def steady_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optimem.life.journal._REPORT_S", 0)
 
 
-def interrupted_at(line: Line, name: str, mode: str) -> bool:
-    """Have Ctrl-C come at `line`, and see that all is well then. Return False where it did not come."""
+def interrupted_at(line: Line, name: str, mode: str, error: type[BaseException] = KeyboardInterrupt) -> bool:
+    """Have `error` come at `line`, and see that all is well then. Return False where it did not come."""
     model, moment = plain(), MOMENTS[name]
     before = found(model)
     moment.before(model, mode)
     slab = None if moment.does is attach else of(model)._tied.store.slab
-    came = interrupt(line, lambda: moment.does(model, mode))
+    came = interrupt(line, lambda: moment.does(model, mode), error)
     try:
         if moment.does is attach:
             attach(model, mode)
@@ -156,22 +156,23 @@ def interrupted_at(line: Line, name: str, mode: str) -> bool:
         assert found(model) == before
         assert slab is None or not slab.is_pinned()
         call(model, mode)
-    except BaseException as error:
-        raise AssertionError(f"after Ctrl-C at {line}") from error
+    except BaseException as wrong:
+        raise AssertionError(f"after {error.__name__} at {line}") from wrong
     return came
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeLimit])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MOMENTS)
-def test_ctrl_c_in_our_own_code_leaves_a_working_model(
-    card: torch.device, steady_reports: None, name: str, mode: str
+def test_an_interrupt_in_our_own_code_leaves_a_working_model(
+    card: torch.device, steady_reports: None, name: str, mode: str, error: type[BaseException]
 ) -> None:
     """Each mode has a share of the files, which are all interrupted in one mode or another, at lines drawn from those that
     ran before; where an interrupt does not come, at another one."""
-    files = choose(lines(name, mode), seed=f"{name} {mode}")
+    files = choose(lines(name, mode), seed=f"{name} {mode} {error.__name__}")
     for index, (file, candidates) in enumerate(files.items()):
-        for _ in range(turns(index, name, mode)):
-            assert any(interrupted_at(line, name, mode) for line in candidates), f"no interrupt came in {file}"
+        for _ in range(turns(index + (error is TimeLimit), name, mode)):
+            assert any(interrupted_at(line, name, mode, error) for line in candidates), f"no interrupt came in {file}"
 
 
 # Functions that leave things half done until their last line, and when.

@@ -75,7 +75,7 @@ def test_a_change_of_type_after_ctrl_c_is_refused(card: torch.device) -> None:
             model(x)
         model.half()
         for _ in range(2):
-            with pytest.raises(optimem.BadInput, match="was moved or replaced while paged"):
+            with pytest.raises(optimem.BadInput, match="was given another dtype"):
                 model(x)
 
 

@@ -54,6 +54,7 @@ ROWS = {
     39: "parts are called after the whole, and pages are shared by parts",
     40: "a module without tensors is part of several models",
     41: "methods of a model read weights of the model itself",
+    42: "weights are written to where torch does not count",
 }
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "fit",
     "page",
     "plan",
+    "refresh",
     "status",
 ]
 
@@ -193,6 +194,19 @@ def detach(model: Model) -> Model:
         attachment.detach()
         if _attached.get(id(model)) is attachment:
             del _attached[id(model)]
+    return model
+
+
+def refresh(model: Model) -> Model:
+    """Say that weights of `model` were written to, so that its next forward has all of them anew. Does nothing to a model that
+    is not attached.
+
+    In-place writes that torch counts, loading a state_dict, and writes that change most of a weight are noticed without it.
+    It is for single rows or elements that were written through `.data`, numpy or in inference mode.
+    """
+    attachment = _find(model)
+    if attachment is not None:
+        attachment.refresh()
     return model
 
 

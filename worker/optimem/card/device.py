@@ -282,7 +282,7 @@ def has_streams(device: torch.device) -> bool:
 
 def _has_pinned() -> bool:
     try:
-        return torch.empty(1, dtype=torch.uint8, pin_memory=True).is_pinned()
+        return torch.empty(1, dtype=torch.uint8, device="cpu", pin_memory=True).is_pinned()
     except (RuntimeError, NotImplementedError):
         return False
 

@@ -66,7 +66,7 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "po
 def _pages(nbytes: int) -> torch.Tensor:
     """Return pageable bytes that begin at a page boundary and take no RAM before they are written to."""
     if not nbytes:
-        return torch.empty(0, dtype=torch.uint8)
+        return torch.empty(0, dtype=torch.uint8, device="cpu")
     try:
         # private, so that a forked child does not write into our weights
         pages = (
@@ -81,7 +81,7 @@ def _pages(nbytes: int) -> torch.Tensor:
 
 def _pinned(nbytes: int) -> torch.Tensor:
     try:
-        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        return torch.empty(nbytes, dtype=torch.uint8, device="cpu", pin_memory=True)
     except RuntimeError as error:
         _warn(nbytes, error)
         return _pages(nbytes)

@@ -52,7 +52,7 @@ def read_photo(path: str, size: tuple[int, int]) -> torch.Tensor:
         raise BadInput(f"the photo {path} cannot be read: {error}") from error
     flat = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
     channels = flat.view(size[1], size[0], 3).permute(2, 0, 1).float() / 255
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _DEVIATION))
+    mean, deviation = (torch.tensor(values, device="cpu").view(3, 1, 1) for values in (_MEAN, _DEVIATION))
     return ((channels - mean) / deviation).unsqueeze(0).contiguous()
 
 
@@ -68,7 +68,7 @@ def _torchvision(name: str, photo: str | None, size: tuple[int, int]) -> Call:
         raise BadInput(f"torchvision has no model {name!r}; {hint}")
     extras = {"weights_backbone": None} if name in _with_backbone(models) else {}
     model = models.get_model(name, weights=None, **extras)
-    image = read_photo(photo, size) if photo else torch.randn(1, 3, size[1], size[0])
+    image = read_photo(photo, size) if photo else torch.randn(1, 3, size[1], size[0], device="cpu")
     return Call(model, (_as_expected(models, name, image),))
 
 

@@ -55,7 +55,7 @@ def measure_crossings(device: Device, room: int) -> Link:
 
 
 def _there_and_back(device: Device, size: int) -> int:
-    source = torch.zeros(size, dtype=torch.uint8)
+    source = torch.zeros(size, dtype=torch.uint8, device="cpu")
     device.settle()
     began = device.now_ns()
     source.to(device.torch).to(source.device)

@@ -43,6 +43,11 @@ from .tied import Borders, Habits, Tied
 
 log = logging.getLogger("optimem")
 
+_CUT_SHORT = (
+    "the forward was cut short while weights were on their way, by an exception that the model has caught, and cannot go on; "
+    "call the model again"
+)
+
 
 class Attachment:
     """Says when what is tied to one model does what."""
@@ -118,6 +123,8 @@ class Attachment:
             self._gate.leave("")
 
     def _leave_as_found(self) -> None:
+        if self._call.over and not self._broken:
+            self._tied.take_moves()
         if self._broken or not self._agreed.settled or not self._call.over:
             self._abandon()
         self._broken = True
@@ -135,6 +142,16 @@ class Attachment:
         if not self._call.over and self._gate.stale():
             self._abandon()
         self.card.device.settle()
+        self._tied.written = True
+
+    def refresh(self) -> None:
+        """Have the next call bring all weights again that are on the device: callers have written to some. Waits for a
+        forward in another thread. Raises BadInput where that one waits for this thread."""
+        self._gate.enter_to_detach(sys._getframe())
+        try:
+            self._tied.written = True
+        finally:
+            self._gate.leave("")
 
     def status(self) -> Status:
         """Say how things stand."""
@@ -164,13 +181,19 @@ class Attachment:
     # The borders of a forward. These run on the caller's thread, at every entry and exit of a tied module.
 
     def _enter(self, path: str, args: Any, kwargs: Any, frame: FrameType) -> tuple[Any, Any]:
-        outermost = self._gate.enter(path, frame)
-        if outermost:
-            if self.detached:  # while this call waited
-                self._gate.leave(path)
-                return args, kwargs
-            args, kwargs = self._begin(path, args, kwargs)
-        return self._call.enter(path, args, kwargs, outermost=outermost)
+        try:
+            outermost = self._gate.enter(path, frame)
+            if outermost:
+                if self.detached:  # while this call waited
+                    self._gate.leave(path)
+                    return args, kwargs
+                args, kwargs = self._begin(path, args, kwargs)
+            elif self._broken and not self._gate.stale():
+                raise OptimemError(_CUT_SHORT)
+            return self._call.enter(path, args, kwargs, outermost=outermost)
+        except BaseException as error:
+            self._doubt(error)
+            raise
 
     def _leave(self, path: str, output: Any) -> Any:
         """Return what replaces the output, None where nothing does. Called after an exception too."""
@@ -182,9 +205,18 @@ class Attachment:
             call.leave(path, output)
             if outermost:
                 result = self._end_or_abandon(call, output)
+        except BaseException as error:
+            self._doubt(error)
+            raise
         finally:
             self._gate.leave(path)
         return None if result is output else result
+
+    def _doubt(self, error: BaseException) -> None:
+        """Trust nothing on the device any more where our own work was cut short: a signal handler may raise at any line. Our
+        own errors and the allocator's come where nothing is half done."""
+        if not isinstance(error, (OptimemError, torch.OutOfMemoryError)):
+            self._broken = True
 
     def _begin(self, path: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
         if not self._call.over:
@@ -197,7 +229,7 @@ class Attachment:
             self._tied.parameters.refuse_recast()
             self._drop()
         callers.refuse_bad_call((args, kwargs), self._tied.shape.in_training())
-        if self._tied.shape.changed():
+        if self._tied.take_moves() or self._tied.shape.changed():
             self._attach_again(call.entry)
         self._journal.begin()
         self._tied.take_writes()
@@ -243,6 +275,8 @@ class Attachment:
 
     def _end(self, call: Call, output: Any) -> Any:
         error = call.error()
+        if self._broken and error is None:
+            raise OptimemError(_CUT_SHORT)
         call.entry.undo.run()
         own = callers.own_copies(output, self._tied.storages(), call.output or call.place)
         output, looks_into_weights = own, own is not output
@@ -306,7 +340,8 @@ class Attachment:
         self._gate.leave("")
 
     def _attach_again(self, entry: Entry) -> None:
-        """Modules or parameters were added, removed or replaced: begin anew with what the model is made of now."""
+        """Modules or parameters were added, removed or replaced, or hold other data: begin anew with what the model is made
+        of now."""
         log.info("optimem: the model has changed; it is attached and recorded again")
         send_to_cpu(self._model)
         try:
@@ -314,6 +349,7 @@ class Attachment:
         except BadInput:
             self._tied.engine.place_fixed()
             raise
+        self._tied.take_moves()  # which are on the CPU now
         self.detach()
         try:
             self._attach(forwards=self._journal.forwards)

@@ -141,7 +141,7 @@ class Negotiation:
         self.allowance.grant(agreement.plan.budget_bytes)
         again = self.curriculum.new_plan(recorded=recorded, both_sides=tied.engine.both_sides)
         tied.meter.restart(steps=again)
-        tied.parameters.note()
+        tied.note_weights()
         tied.tie()
         self.settled = True
 

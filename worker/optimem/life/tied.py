@@ -22,6 +22,7 @@ from ..learning.times import Times
 from ..model.parameters import Parameters
 from ..model.shape import Shape
 from ..model.units import Inventory, Span, Unit, by_owner
+from ..model.weights import Looks, take
 from ..residency.engine import Engine
 from ..residency.fixed import PackedTies, send_to_cpu
 from ..residency.ramstore import RamStore
@@ -74,6 +75,8 @@ class Tied:
         self.own = {unit.spans[0].owner: list(unit.spans) for unit in by_owner(inventory.spans)}
         self._mode = mode
         self.known: Known = {}  # readers of earlier recordings
+        self.written = False  # callers have written to weights, or say so
+        self._put: Looks = []  # parameters with what callers have put in their place, to be left there
         self.shape = Shape(model)
         self.times = Times(card.device, mode)
         self.meter = Meter(card.device, timed_forwards)
@@ -85,7 +88,7 @@ class Tied:
         undo.callback(self.packed_ties.untie)
         self.ties = Ties(model, gate, borders.enter, borders.leave, borders.before_load)
         undo.callback(self.ties.untie)
-        self.ties.tie_loads()
+        self.ties.tie_state_dicts()
         self.ties.set(self.ties.paths)
         self._retry = Retry(model, borders.recover) if habits.retry else None
         if self._retry is not None:
@@ -106,7 +109,8 @@ class Tied:
         self.card.claim(self, Tied.device_bytes)
 
     def untie(self) -> None:
-        """Leave the model as it was found, on the CPU. Idempotent, and to be called again where it was cut short."""
+        """Leave the model as it was found, on the CPU; what `take_moves` has found in the place of a weight stays there.
+        Idempotent, and to be called again where it was cut short."""
         self.ties.untie()
         if self._retry is not None:
             self._retry.untie()
@@ -116,6 +120,9 @@ class Tied:
         self.engine.close()
         send_to_cpu(self.model)
         self.store.leave()
+        take(self._put)
+        self._put = []
+        send_to_cpu(self.model)
         self.parameters.thaw()
         self.card.leave(self)
 
@@ -152,13 +159,24 @@ class Tied:
         return self.engine.storages() | self.learner.touched.storages() | self.store.storages()
 
     def take_writes(self) -> None:
-        """Bring what is on the device again where callers have written to weights. Raises BadInput for weights that were
-        moved."""
-        self.parameters.refuse_moved()
-        if self.parameters.take_writes():
+        """Bring what is on the device again where callers have written to weights."""
+        counted, seen = self.parameters.take_writes(), self.store.was_written()
+        if counted or seen or self.written:
             self.card.device.settle()
             self.learner.touched.let_go().clear()
             self.engine.refresh()
+            self.note_weights()
+            self.written = False
+
+    def take_moves(self) -> bool:
+        """Tell, between calls, whether callers have put something in the place of a weight (.data = ..., .half(), .to())."""
+        self._put = self.parameters.moved()
+        return bool(self._put)
+
+    def note_weights(self) -> None:
+        """Remember where the weights are and what they hold, so that later changes of callers are noticed."""
+        self.parameters.note()
+        self.store.note_words()
 
     def drop(self) -> None:
         """Let go of all that a call has left which was cut short, without a look at what is noted of the device."""
@@ -170,7 +188,7 @@ class Tied:
         before.end()
         vars(before.touched).clear()  # frames of the call may hold it
         self.meter.restart(steps=True)
-        self.parameters.note()
+        self.note_weights()
         self.meter.end(failed=True)
 
     def _new_learner(self) -> Learner:

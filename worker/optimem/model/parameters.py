@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import BadInput
-from .weights import Weight
+from .weights import Looks, Weight
 
 
 class Parameters:
@@ -30,22 +30,25 @@ class Parameters:
         """Remember where the parameters point, and how often they were written to."""
         self._places, self._writes = self._where(), self._count()
 
-    def refuse_moved(self) -> None:
-        """Raise BadInput if a parameter points elsewhere than noted."""
+    def moved(self) -> Looks:
+        """Return the parameters that point elsewhere than noted, each with what callers have put there."""
         places = self._where()
-        if places != self._places:
-            pairs = zip(self._names, places, self._places, strict=True)
-            name = next(name for name, now, before in pairs if now != before)
-            raise BadInput(_moved(name))
+        if places == self._places:
+            return []
+        trios = zip(self._parameters, places, self._places, strict=True)
+        return [(parameter, parameter.data) for parameter, now, before in trios if now != before]
 
     def refuse_recast(self) -> None:
         """Raise BadInput if a parameter has another dtype than when the model was attached."""
         for name, parameter, dtype in zip(self._names, self._parameters, self._dtypes, strict=True):
             if parameter.dtype != dtype:
-                raise BadInput(_moved(name))
+                raise BadInput(
+                    f"parameter {name} was given another dtype while a forward of the model was cut short; call "
+                    "optimem.detach(model) and attach again"
+                )
 
     def take_writes(self) -> bool:
-        """Tell whether a parameter was written to since the last note, and note it."""
+        """Tell whether a parameter was written to since the last note, as far as torch counts, and note it."""
         before, self._writes = self._writes, self._count()
         return self._writes != before
 
@@ -77,9 +80,3 @@ class Parameters:
     def _count(self) -> int:
         return sum([parameter._version for parameter in self._counted])
 
-
-def _moved(name: str) -> str:
-    return (
-        f"parameter {name} was moved or replaced while paged (.to(), .half(), .data = ...); "
-        "call optimem.detach(model) before such a change and attach again after it"
-    )

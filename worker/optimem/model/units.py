@@ -60,7 +60,7 @@ class Span:
         storage = torch.UntypedStorage._new_with_weak_ptr(self.found.cdata)
         if storage is None or self.start % ALIGNMENT_OF_DTYPES:
             return kept.clone()
-        bytes_found = torch.empty(0, dtype=torch.uint8).set_(storage, self.start, (self.nbytes,), (1,))
+        bytes_found = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage, self.start, (self.nbytes,), (1,))
         return bytes_found if torch.equal(bytes_found, kept) else bytes_found.copy_(kept)  # a mapped file may be read-only
 
     @property

@@ -38,10 +38,15 @@ class Weight:
     inference: bool
     home: Looks = field(default_factory=list, repr=False)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes from its first element to the end of its last."""
+        return extent(self.size, self.stride, self.dtype)
+
     def view(self, block: torch.Tensor, at: int) -> torch.Tensor:
         """Return a view of this weight in `block` (bytes), where its span begins at byte `at`."""
         with torch.inference_mode(self.inference):  # not the mode of the caller, which the view outlives
-            typed = block[at : at + self.start + extent(self.size, self.stride, self.dtype)].view(self.dtype)
+            typed = block[at : at + self.start + self.nbytes].view(self.dtype)
             origin = typed.storage_offset() + self.start // self.dtype.itemsize
             return typed.as_strided(self.size, self.stride, origin)
 
@@ -65,8 +70,8 @@ class Weight:
     def look_nowhere(self) -> None:
         """Point to one expanded element, whose every byte is 0xFF: NaN for every float."""
         with torch.inference_mode(self.inference):
-            one = torch.full((self.dtype.itemsize,), 0xFF, dtype=torch.uint8).view(self.dtype)
-            take([(self.parameter, one.expand(self.size))])
+            one = torch.full((self.dtype.itemsize,), 0xFF, dtype=torch.uint8, device="cpu").view(self.dtype)
+            take([(self.parameter, one.reshape(()).expand(self.size))])
 
     def leave_home(self) -> None:
         """Have no home any more. The parameter keeps its data."""

@@ -15,6 +15,7 @@ from ..card.device import Device
 from ..card.hostmemory import HostMemory, trim
 from ..model.units import Span, aligned, storage_pointer, use_count
 from ..model.weights import Looks, Weight, go_home
+from .probe import Probe
 from .store import poison
 
 _TRIM = 16 << 20  # freed bytes that the C library may keep while the weights move in
@@ -46,6 +47,14 @@ class RamStore:
     def home_of(self, weight: Weight) -> Looks:
         """See `Store`."""
         return weight.home
+
+    def note_words(self) -> None:
+        """See `Store`."""
+        self._probe.note()
+
+    def was_written(self) -> bool:
+        """See `Store`."""
+        return self._probe.changed()
 
     def storages(self) -> set[int]:
         """See `Store`: the slab's alone."""
@@ -188,6 +197,8 @@ class RamStore:
         self._starts = [self._at[span] for span in order]
         for span in moved:
             self._move_in(span)
+        places = ((self._at[span] + weight.start, weight.nbytes) for span in order for weight in span.weights)
+        self._probe = Probe(self.slab, places)
 
     def _move_in(self, span: Span) -> None:
         for weight in span.weights:

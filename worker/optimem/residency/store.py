@@ -77,6 +77,14 @@ class Store(Protocol):
         """Return the span that `tensor` is a parameter of, or whose home it views; None if there is none."""
         ...
 
+    def note_words(self) -> None:
+        """Remember some words of every home."""
+        ...
+
+    def was_written(self) -> bool:
+        """Tell whether some of these words have changed since, which torch may not have counted."""
+        ...
+
     def storages(self) -> set[int]:
         """Return the storage pointers of all homes."""
         ...

@@ -11,6 +11,7 @@ from collections.abc import Callable, Set
 from types import FrameType
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -103,6 +104,20 @@ class _LoadHook(Hook):
         self._settle()
 
 
+class _SaveHook(Hook):
+    """After a state_dict is made: tensors on the device are replaced by copies on the CPU, where all weights are, so that a
+    file which holds them loads anywhere. Leaves live tensors (`keep_vars`) alone."""
+
+    _from_public_api = True  # as register_state_dict_post_hook marks hooks
+
+    @outside_graphs
+    def __call__(self, module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            saved = state.get(prefix + name)
+            if isinstance(saved, torch.Tensor) and saved is not tensor and saved.device.type != "cpu":
+                state[prefix + name] = saved.cpu()
+
+
 class Ties:
     """The hooks on one model."""
 
@@ -112,6 +127,7 @@ class Ties:
         self._ties = {path: _Tie(path, gate, enter, leave, bare=path in bare) for path in self._modules}
         self._handles: dict[str, tuple[RemovableHandle, RemovableHandle]] = {}
         self._loads = {path: _LoadHook(path, settle) for path in self._modules if path not in bare}
+        self._saves = {path: _SaveHook(path) for path in self._loads}
 
     @property
     def paths(self) -> set[str]:
@@ -130,15 +146,17 @@ class Ties:
         """Remove every hook. Idempotent."""
         self.set(set())
         self._remove_strays()
-        for path, load in self._loads.items():
-            table = self._modules[path]._load_state_dict_pre_hooks
-            for key in [key for key, hook in table.items() if getattr(hook, "hook", hook) is load]:
-                del table[key]
+        for path in self._loads:
+            module, ours = self._modules[path], (self._loads[path], self._saves[path])
+            for table in (module._load_state_dict_pre_hooks, module._state_dict_hooks):
+                for key in [key for key, hook in table.items() if getattr(hook, "hook", hook) in ours]:
+                    del table[key]
 
-    def tie_loads(self) -> None:
-        """Hook the loading of a state_dict, in every module."""
-        for path, load in self._loads.items():
-            self._modules[path].register_load_state_dict_pre_hook(load)
+    def tie_state_dicts(self) -> None:
+        """Hook the loading and the making of a state_dict, in every module that has tensors."""
+        for path in self._loads:
+            self._modules[path].register_load_state_dict_pre_hook(self._loads[path])
+            self._modules[path].register_state_dict_post_hook(self._saves[path])
 
     def tie_anew(self) -> None:
         """Tie all modules, whatever hooks a `set` that was cut short has left."""
