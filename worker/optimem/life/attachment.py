@@ -275,7 +275,7 @@ class Attachment:
 
     def _end(self, call: Call, output: Any) -> Any:
         error = call.error()
-        if self._broken and error is None:
+        if self._broken and error is None and not self._gate.stale():
             raise OptimemError(_CUT_SHORT)
         call.entry.undo.run()
         own = callers.own_copies(output, self._tied.storages(), call.output or call.place)

@@ -79,4 +79,3 @@ class Parameters:
 
     def _count(self) -> int:
         return sum([parameter._version for parameter in self._counted])
-
