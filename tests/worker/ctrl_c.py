@@ -134,8 +134,8 @@ def lines_in(function: Callable[..., Any]) -> set[tuple[str, int]]:
 
 
 def interrupt(line: Line, act: Callable[[], object], error: type[BaseException] = KeyboardInterrupt) -> bool:
-    """Do `act`, cut short at `line` by `error`. Return False where that line did not run, or in a finalizer. An interrupt that ends
-    elsewhere, caught by the package, is an AssertionError."""
+    """Do `act`, cut short at `line` by `error`. Return False where that line did not run, or in a finalizer. An interrupt
+    that ends elsewhere, caught by the package, is an AssertionError."""
     trace = Trace(line, error)
     try:
         with trace:

@@ -198,8 +198,8 @@ def detach(model: Model) -> Model:
 
 
 def refresh(model: Model) -> Model:
-    """Say that weights of `model` were written to, so that its next forward has all of them anew. Does nothing to a model that
-    is not attached.
+    """Say that weights of `model` were written to, so that its next forward has all of them anew. Does nothing to a model
+    that is not attached.
 
     In-place writes that torch counts, loading a state_dict, and writes that change most of a weight are noticed without it.
     It is for single rows or elements that were written through `.data`, numpy or in inference mode.

@@ -44,8 +44,8 @@ from .tied import Borders, Habits, Tied
 log = logging.getLogger("optimem")
 
 _CUT_SHORT = (
-    "the forward was cut short while weights were on their way, by an exception that the model has caught, and cannot go on; "
-    "call the model again"
+    "the forward was cut short while weights were on their way, by an exception that the model has caught, and cannot "
+    "go on; call the model again"
 )
 
 

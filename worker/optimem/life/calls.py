@@ -183,8 +183,8 @@ class RecordedCall(Call):
             self._met = True
             where = self._recorder.stack[-1] if self._recorder.stack else ""
             log.info(
-                "optimem: %s is given tensors on the CPU and on the device by %s; they are brought together in each forward, "
-                "which takes time: make them where the inputs are",
+                "optimem: %s is given tensors on the CPU and on the device by %s; they are brought together in each "
+                "forward, which takes time: make them where the inputs are",
                 name,
                 where or "the model itself",
             )

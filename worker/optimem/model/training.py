@@ -1,7 +1,7 @@
 """Modules whose results depend on the flag `training`, by the names that their code mentions.
 
-Libraries put new modules into models that are in eval mode: adapters, quantised layers, embeddings. Their flag is on, as that
-of every new module, and most of them never look at it.
+Libraries put new modules into models that are in eval mode: adapters, quantised layers, embeddings. Their flag is on, as
+that of every new module, and most of them never look at it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _never_drops(module: nn.Module) -> bool:
 
 
 @cache
-def _asks(kind: type[nn.Module]) -> bool:
+def _asks(kind: Any) -> bool:
     """Tell whether a method of `kind`, or of a class below nn.Module that it derives from, mentions the flag."""
     classes = kind.__mro__[: kind.__mro__.index(nn.Module)]
     return any(_code_asks(function) for each in classes for function in _functions(vars(each)))

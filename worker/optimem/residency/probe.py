@@ -1,5 +1,5 @@
-"""A few words of every weight, to notice writes that torch does not count: through `.data`, through numpy, to parameters made
-in inference mode.
+"""A few words of every weight, to notice writes that torch does not count: through `.data`, through numpy, to parameters
+made in inference mode.
 
 What rewrites a weight, as merging an adapter does, changes nearly every word of it, so that a few tell. A write to single
 rows may be missed; `optimem.refresh` is for those.

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import OptimemError
 from .compiled import forget_graphs, outside_graphs
+from .frames import make_room
 from .gate import Gate
 
 Enter = Callable[[str, tuple[Any, ...], dict[str, Any], FrameType], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
@@ -123,6 +124,7 @@ class Ties:
 
     def __init__(self, model: nn.Module, gate: Gate, enter: Enter, leave: Leave, settle: Callable[[], None]) -> None:
         self._modules = dict(model.named_modules())
+        make_room(self._modules)
         bare = {path for path, module in self._modules.items() if path and is_bare(module)}
         self._ties = {path: _Tie(path, gate, enter, leave, bare=path in bare) for path in self._modules}
         self._handles: dict[str, tuple[RemovableHandle, RemovableHandle]] = {}
