@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,11 +38,13 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    """The simulated card, its freed bytes and all released ones filled with NaN, races looked for."""
+def card(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """The simulated card, its freed bytes filled with NaN, races looked for. In nine tests of ten all released bytes are
+    filled with NaN too; filling points weights elsewhere, and so may hide where they would point without it."""
     import simgpu
 
-    monkeypatch.setenv("OPTIMEM_POISON", "1")
+    if zlib.crc32(request.node.nodeid.encode()) % 10:
+        monkeypatch.setenv("OPTIMEM_POISON", "1")
     simgpu.set_fill_freed(True)
     simgpu.set_race_detection(True)
     yield torch.device("simgpu", 0)

@@ -77,6 +77,46 @@ def test_the_stream_that_is_current_at_the_call_is_the_one_that_waits(card: torc
             assert forwards(model, 2) == forwards(plain, 2)
 
 
+class Aside(nn.Module):
+    """Computes on a stream that its caller joins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(256, 256)
+
+    def forward(self, x: torch.Tensor, stream: torch.Stream) -> torch.Tensor:
+        stream.wait_stream(torch.accelerator.current_stream())
+        with stream:
+            return nn.functional.linear(x, self.linear.weight, self.linear.bias)
+
+
+class TwoStreams(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.main = nn.ModuleList(nn.Linear(256, 256) for _ in range(6))
+        self.aside = nn.ModuleList(Aside() for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        stream = torch.Stream(x.device)
+        for layer, aside in zip(self.main, self.aside, strict=True):
+            y, z = aside(x, stream), layer(x)
+            torch.accelerator.current_stream().wait_stream(stream)
+            x = (y + z).tanh()
+        return x
+
+
+@pytest.mark.trap(16)
+@pytest.mark.parametrize("vram", ["25%", "60%", "150%"])
+def test_a_module_may_compute_on_a_stream_of_its_own(card: torch.device, vram: str) -> None:
+    model = optimem.page(TwoStreams().eval(), card, vram=vram)
+    x = torch.randn(64, 256)
+    with torch.no_grad():
+        outputs = [bits(model(x)) for _ in range(6)]
+        torch.accelerator.synchronize()
+        on_card = optimem.detach(model).to(card)
+        assert outputs == [bits(on_card(x.to(card)))] * 6
+
+
 @pytest.mark.trap(18)
 def test_loading_weights_waits_for_copies_that_read_the_old_ones(card: torch.device) -> None:
     plain, model = stack()

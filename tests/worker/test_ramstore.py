@@ -6,9 +6,12 @@ import gc
 import subprocess
 import sys
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import models
 import optimem
@@ -65,6 +68,24 @@ def locked_model(card: torch.device) -> tuple[nn.Module, torch.Tensor]:
     look = model.weight.detach()
     assert look.is_pinned()
     return model, look
+
+
+@pytest.mark.parametrize("attach", [optimem.page, optimem.chunk, optimem.fit])
+def test_detaching_frees_the_slab_at_once(card: torch.device, attach: Any) -> None:
+    model = attach(nn.Sequential(*[nn.Linear(64, 64) for _ in range(8)]).eval(), device=card, vram="50%")
+    with torch.no_grad():
+        for _ in range(6):
+            model(torch.ones(2, 64))
+    attachment = optimem._find(model)
+    assert attachment is not None
+    slab = StorageWeakRef(attachment._tied.store.slab.untyped_storage())
+    gc.collect()
+    gc.disable()
+    try:
+        optimem.detach(model)
+        assert slab.expired()
+    finally:
+        gc.enable()
 
 
 def test_detach_unlocks(card: torch.device) -> None:

@@ -289,7 +289,7 @@ def test_a_mix_that_the_cpu_takes_part_in(card: torch.device) -> None:
 
 def test_what_a_mix_takes_is_foretold(card: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Crossings count with what they take through pageable memory, and what is computed with the time of its side."""
-    monkeypatch.delenv("OPTIMEM_POISON")  # which takes time of its own
+    monkeypatch.delenv("OPTIMEM_POISON", raising=False)  # which takes time of its own
     model = optimem.fit(nn.Sequential(*[nn.Linear(1024, 1024) for _ in range(12)]).eval(), "30%", card)
     x = torch.randn(1, 1024).to(card)
     with torch.no_grad():
@@ -299,3 +299,68 @@ def test_what_a_mix_takes_is_foretold(card: torch.device, monkeypatch: pytest.Mo
     assert status is not None
     assert status.resident_pages + status.streamed_pages < status.pages
     assert abs(status.predicted_ns - status.period_ns) <= status.period_ns / 10
+
+
+class Draws(nn.Module):
+    """Draws random numbers beside every layer, in eval mode too, as Monte Carlo dropout and samplers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(256, 256) for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = nn.functional.dropout(layer(x), 0.5) + torch.rand_like(x) * torch.randn(x.shape[-1], device=x.device)
+            x = x + torch.empty_like(x).uniform_()
+        return x
+
+
+@pytest.mark.trap(45)
+@pytest.mark.parametrize("attach", [optimem.fit, optimem.chunk])
+def test_a_plan_with_two_sides_draws_the_same_numbers(card: torch.device, slow_cpu: None, attach: Any) -> None:
+    plain, x = Draws().eval(), torch.randn(4, 256)
+    place = card if attach is optimem.fit else CPU
+    torch.manual_seed(3)
+    with torch.no_grad():
+        wanted = bits(copy.deepcopy(plain).to(place)(x.to(place)))
+        both = []
+        for vram in ("20%", "50%", "80%"):
+            model = attach(copy.deepcopy(plain), device=card, vram=vram)
+            attachment = optimem._find(model)
+            assert attachment is not None
+            for _ in range(6):
+                torch.manual_seed(3)
+                assert bits(model(x)) == wanted
+                both.append(attachment._tied.engine.both_sides)
+            optimem.detach(model)
+    assert any(both)
+
+
+@pytest.mark.trap(45)
+@pytest.mark.parametrize("start", ["cpu", "card"])
+def test_every_function_that_draws_does_so_where_forwards_start(card: torch.device, start: str) -> None:
+    begins, other = (CPU, card) if start == "cpu" else (card, CPU)
+    calls: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        lambda x: torch.rand(4, device=x.device),
+        lambda x: torch.randint(0, 9, (4,), device=x.device),
+        lambda x: torch.bernoulli(x),
+        lambda x: torch.multinomial(x, 2),
+        lambda x: x.clone().exponential_(),
+        lambda x: nn.functional.rrelu(-x, training=True),
+        lambda x: nn.functional.gumbel_softmax(x),
+        lambda x: nn.functional.dropout(x, 0.5, training=True),
+        lambda x: torch.normal(x, 1.0),
+    ]
+    for call in calls:
+        x = torch.full((4,), 0.5)
+        torch.manual_seed(7)
+        wanted = bits(call(x.to(begins)))
+        sides = Sides({"a": card, "b": CPU}, begins)
+        torch.manual_seed(7)
+        sides.begin()
+        try:
+            got = call(x.to(other))
+        finally:
+            sides.end()
+        assert got.device.type == other.type
+        assert bits(got) == wanted

@@ -55,6 +55,9 @@ ROWS = {
     40: "a module without tensors is part of several models",
     41: "methods of a model read weights of the model itself",
     42: "weights are written to where torch does not count",
+    43: "torch.func, autograd and jit.trace in and around a forward; deep nesting",
+    44: "parameters without dimensions; a default device",
+    45: "random numbers are drawn in modules that change sides",
 }
 
 

@@ -77,6 +77,10 @@ class Device(ABC):
     def mark(self) -> Any:
         """Return a mark behind all work that the current stream has been given so far."""
 
+    def stream(self) -> int:
+        """Return the number of the current stream."""
+        return 0
+
     @abstractmethod
     def timed_mark(self) -> Any:
         """Return a mark that `elapsed_ns` can read."""
@@ -199,6 +203,9 @@ class AsyncDevice(Device):
         event = torch.Event(self.torch)
         event.record(self._current())
         return event
+
+    def stream(self) -> int:
+        return self._current().stream_id
 
     def timed_mark(self) -> Any:
         event = torch.Event(self.torch, enable_timing=True)

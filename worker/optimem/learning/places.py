@@ -59,6 +59,7 @@ class OnDevice:
     def recorder(self, known: Known, budget: int, retain: Collection[Span]) -> Recorder:
         def bring(span: Span) -> None:
             self.end_step(recorder)
+            self.touched.settles = bool(recorder.aside)
             running, reads = set(recorder.stack), recorder.reads
             self.touched.make_room(span, budget, lambda old: not running.isdisjoint(reads.get(old, ())))
             self.touched.fetch(span, min(budget - self.touched.nbytes, budget // 8))
@@ -73,6 +74,7 @@ class OnDevice:
         return recorder
 
     def end_step(self, recorder: Recorder) -> None:
+        self.touched.settles = bool(recorder.aside)
         recorder.size_of_step(max(0, self._take_peak() - self.touched.nbytes))
 
     def left_behind(self) -> int:

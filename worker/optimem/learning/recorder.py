@@ -42,6 +42,7 @@ class _Log:
     segments: list[_Segment] = field(default_factory=list)
     reads: dict[Span, dict[str, None]] = field(default_factory=dict)
     carried: set[Span] = field(default_factory=set)
+    aside: set[str] = field(default_factory=set)
 
 
 class Recorder:
@@ -65,6 +66,7 @@ class Recorder:
         self._log = _Log(reads={span: dict(readers) for span, readers in known.items()})
         self._seen: set[Span] = set()
         self._stack: list[str] = []
+        self._streams: list[int] = []  # current at the entries of the modules on the stack
         self.live = LiveBytes()
         self._watch = Watch(self._saw, self._made)
 
@@ -77,6 +79,11 @@ class Recorder:
     def reads(self) -> dict[Span, dict[str, None]]:
         """Readers of every span so far, those of earlier recordings included."""
         return self._log.reads
+
+    @property
+    def aside(self) -> frozenset[str]:
+        """Readers that have left the stream that was current at their entry."""
+        return frozenset(self._log.aside)
 
     def start(self) -> None:
         """Start to watch operations."""
@@ -92,6 +99,7 @@ class Recorder:
             self.live.note(list(moving.tensors(passing)))
         self._border(path, passing, entry=True)
         self._stack.append(path)
+        self._streams.append(self._clock.stream())
         for span in own:
             self._fetch(span)
 
@@ -99,7 +107,8 @@ class Recorder:
         """Note that module `path` has ended and returned `passing`."""
         self._hand_on(passing)
         if path in self._stack:
-            del self._stack[len(self._stack) - 1 - self._stack[::-1].index(path) :]
+            above = len(self._stack) - 1 - self._stack[::-1].index(path)
+            del self._stack[above:], self._streams[above:]
         self._border(path, passing, entry=False)
 
     def _hand_on(self, output: Any) -> None:
@@ -132,7 +141,7 @@ class Recorder:
                 sizes[step] = max(sizes[step], nbytes + left_behind)
         crossings = [nbytes for nbytes, kept in zip(self._log.crossings, keep, strict=True) if kept][:-1]
         called = [border.path for border in self._log.borders if border.entry]
-        return Recording(self._readings(borders), borders, ns, sizes, crossings, called)
+        return Recording(self._readings(borders), borders, ns, sizes, crossings, called, self.aside)
 
     def _saw(self, tensor: torch.Tensor) -> None:
         """Note that the innermost module reads `tensor`."""
@@ -146,6 +155,8 @@ class Recorder:
         if direct or not any(path in readers for path in self._stack):
             readers.setdefault(self._stack[-1])
         self._seen.add(span)
+        if self._clock.stream() != self._streams[-1]:
+            self._log.aside.update(readers)
         if direct:
             self._fetch(span)
 

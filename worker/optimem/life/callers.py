@@ -25,6 +25,11 @@ def refuse_bad_call(inputs: Any, training: str | None) -> None:
     if training is not None:
         where = f" (its module {training} is)" if training else ""
         raise BadInput(f"the model is in training mode{where}; call model.eval() first: Optimem runs inference only")
+    if torch._C._get_tracing_state() is not None:
+        raise BadInput(
+            "the model is traced by torch.jit.trace, which would note where weights lie in this one forward; call "
+            "optimem.detach(model), trace it, and attach it again"
+        )
     if any(map(holds_no_numbers, moving.tensors(inputs))):
         raise BadInput("an input is a meta or fake tensor and holds no numbers; call optimem.detach(model) to use such")
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in moving.tensors(inputs)):

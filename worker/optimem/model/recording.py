@@ -25,6 +25,7 @@ class Recording:
     step_bytes: list[int]  # device bytes that are not weights
     step_crossings: list[int]  # bytes of tensors that pass the border at which a step begins
     called: list[str]  # paths of all module calls
+    aside: frozenset[str] = frozenset()  # readers that read on another stream than the one that was current at their entry
 
     @property
     def steps(self) -> int:

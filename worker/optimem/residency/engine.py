@@ -118,7 +118,8 @@ class Engine:
         if self._pager is not None:
             self._before = self.moved, self.misses
             held = self._pager.close()
-            self._pager = None
+            pager, self._pager = self._pager, None
+            vars(pager).clear()  # it holds itself, and so would hold the store's bytes until garbage is collected
         self._change_sides(Sides({}, self.start))
         return held
 
@@ -186,7 +187,7 @@ class Engine:
         """Begin an outermost call on the CPU; data that earlier calls have left on the device is brought there."""
         self.rest(CPU)
         self._weighed = True
-        self._change_sides(Sides({}, CPU, [self._device.torch]))
+        self._change_sides(Sides({}, CPU, [self._device.torch], draws=self.start))
         self._sides.begin()
 
     def touch(self, span: Span) -> None:

@@ -69,6 +69,7 @@ class Pager:
         self._store = store
         self._plan = plan
         self._touched = Touched(device, store)
+        self._touched.settles = bool(recording.aside)
         self._poison = poison()
         self.moved = 0  # bytes copied to the device by the plan so far
         self.misses = 0  # pages fetched on touch so far
@@ -81,6 +82,8 @@ class Pager:
         self._arena = device.empty(plan.arena_bytes)
         self._slots = [self._slot(copy) for copy in plan.copies]
         self._looks = [self._look(self.pages[copy.page], self._arena, copy.offset) for copy in plan.copies]
+        # The host waits before such bytes are used again: a reader leaves the stream on which we could mark its end.
+        self._settles = [not recording.aside.isdisjoint(_readers(page.units, units)) for page in plan.pages]
         self._exits = [
             _exits(_readers(plan.pages[copy.page].units, units), recording.borders[copy.first + 1 : copy.last + 2])
             for copy in plan.copies
@@ -338,6 +341,8 @@ class Pager:
     def _end_turn(self, page: Page) -> None:
         assert page.turn is not None
         page.rests = False
+        if self._settles[page.index]:
+            self._device.settle()
         with profiled("release", page.name):
             if self._poison:
                 self._store.release(page.spans)

@@ -38,7 +38,8 @@ class RamStore:
     @property
     def pinned_bytes(self) -> int:
         """Bytes of page-locked memory in use, 0 if the slab is pageable."""
-        return self.slab.numel() if self.slab.numel() and self.slab.is_pinned() else 0
+        nbytes = self.slab.untyped_storage().nbytes()  # a number while torch.jit.trace runs too
+        return nbytes if nbytes and self.slab.is_pinned() else 0
 
     def sample(self) -> torch.Tensor:
         """See `Store`: the whole slab."""
@@ -166,10 +167,13 @@ class RamStore:
         return known
 
     def leave(self) -> None:
-        """See `Store`. The slab is pageable again."""
+        """See `Store`. The slab is pageable again, and free unless others view it."""
         for span in self._at:
             self._give_away(span)
         self._memory.unlock()
+        self._at, self._memory = {}, HostMemory(self._device, 0)
+        self.slab = self._memory.bytes
+        self._settle_in([], [])
 
     def _give_away(self, span: Span) -> None:
         """Point the parameters of `span` to a storage of their own."""

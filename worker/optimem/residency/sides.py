@@ -16,6 +16,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..data import moving
+from ..data.draws import draws
 from ..data.lending import Loan
 from ..data.writes import written_by
 from ..seams.modes import Ours
@@ -45,12 +46,14 @@ class Sides:
         weights: Iterable[torch.device] = (),
         *,
         meeting: Meeting | None = None,
+        draws: torch.device | None = None,
     ) -> None:
-        """`meeting` is told of every operation that meets tensors of both sides; with it they may meet under any plan."""
+        """Random numbers are drawn on the side `draws`, by default that of `start`, wherever modules compute: so a change of
+        sides changes no numbers. `meeting` is told of every operation that meets tensors of both sides; with it they may meet under any plan."""
         self._of = of
         self._start = start
         self.now = start
-        self.met = meeting
+        self.met, self.draws = meeting, draws or start
         self._loans: dict[str, list[Loan]] = {}  # of the modules that run now
         # True if data or weights are on the CPU in some modules and on the device in others.
         self.both = len({start, *of.values(), *weights}) > 1
@@ -119,6 +122,8 @@ class _Meeting(Ours, TorchFunctionMode):
         owner = self.owner()
         if name in _ACROSS or owner is None:
             return func(*args, **kwargs)
+        if owner.both and draws(name, args, kwargs):
+            return self._draw(owner.draws, func, args, kwargs)
         counts = args[1].to(CPU) if name in _COUNTED and len(args) > 1 and _counts(args[1]) else None
         if counts is not None:
             if counts is not args[1] and owner.met:
@@ -130,6 +135,21 @@ class _Meeting(Ours, TorchFunctionMode):
         if owner.met:
             owner.met(name)
         return self._together(func, args, kwargs, counts)
+
+    def _draw(self, place: torch.device, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call `func` where random numbers are drawn; its result goes to where it would have come about."""
+        met = list(moving.tensors((args, kwargs)))
+        came_from = met[0].device if met else torch.device(kwargs.get("device") or CPU)
+        if came_from.type == place.type:
+            return func(*args, **kwargs)
+        if "device" in kwargs:
+            kwargs = {**kwargs, "device": place}
+        loan = Loan(written_by(func, args, kwargs))
+        try:
+            args, kwargs = loan.bring((args, kwargs), place)
+            return moving.move(loan.found(func(*args, **kwargs)), came_from)
+        finally:
+            loan.give_back()
 
     def _together(self, func: Any, args: Any, kwargs: Any, counts: torch.Tensor | None) -> Any:
         """Call `func` with all tensors but `counts` lent to one device, and end the loan."""

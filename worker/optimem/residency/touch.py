@@ -48,6 +48,7 @@ class Touched:
         self._poison = poison()
         self._blocks: dict[Span, _Block] = {}
         self._seen: dict[int, tuple[list[Span], list[int], StorageWeakRef]] = {}  # by storage, while a tensor views it
+        self.settles = False  # a module reads on streams that we do not follow: the host waits before bytes are freed
         self.retain: Collection[Span] = ()  # spans that are dropped last
         self.nbytes = 0  # on the device now
         self.moved = 0  # bytes fetched so far
@@ -80,6 +81,8 @@ class Touched:
         source = self._store.bytes_of(spans)
         content = self._device.empty(source.numel())
         content.copy_(source, non_blocking=True)
+        if self.settles:
+            self._device.settle()
         self.moved += content.numel()
         self._take(content, spans)
 
@@ -116,11 +119,15 @@ class Touched:
             block = self._blocks.pop(span, None)
             if block is None:
                 continue
+            if self.settles:
+                self._device.settle()
             block.here.discard(span)
             if not block.here:
                 self.nbytes -= block.content.numel()
             if self._poison:
                 block.part(span).fill_(0xFF)
+                if self.settles:
+                    self._device.settle()
             self._store.release([span])
 
     def drop_all(self) -> None:

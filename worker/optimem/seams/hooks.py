@@ -13,15 +13,22 @@ from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch._C._functorch import peek_interpreter_stack
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import OptimemError
+from ..errors import BadInput, OptimemError
 from .compiled import forget_graphs, outside_graphs
 from .frames import make_room
 from .gate import Gate
 
 Enter = Callable[[str, tuple[Any, ...], dict[str, Any], FrameType], "tuple[tuple[Any, ...], dict[str, Any]] | None"]
 Leave = Callable[[str, Any], Any]
+
+
+_TRANSFORMED = (
+    "{} is called inside of a torch.func transform (jvp, grad, vmap ...), in which weights cannot come and go; call "
+    "optimem.detach(model) to use such, or call the transform outside of what is paged"
+)
 
 
 class Hook:
@@ -84,6 +91,8 @@ class _Tie(Hook):
     def _entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._passes():
             return None
+        if not self._bare and peek_interpreter_stack() is not None:
+            raise BadInput(_TRANSFORMED.format(self.path or "the model"))
         return self._enter(self.path, args, kwargs, sys._getframe(1))
 
     @outside_graphs
