@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_FILLS = ("bernoulli", "normal", "uniform", "random", "exponential", "geometric", "cauchy", "log_normal")
 _ALWAYS = frozenset(
-    {"rand", "randn", "randint", "randperm", "normal", "rand_like", "randn_like", "randint_like", "bernoulli", "multinomial"}
-    | {"poisson", "binomial"}
-    | {
-        f"{name}_"
-        for name in ("bernoulli", "normal", "uniform", "random", "exponential", "geometric", "cauchy", "log_normal")
-    }
+    {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"}
+    | {"normal", "bernoulli", "multinomial", "poisson", "binomial"}
+    | {f"{name}_" for name in _FILLS}
 )
 # Functions that draw if an argument says so: its position, its name, and its default.
 _IF_ASKED = {

@@ -7,7 +7,6 @@ that of every new module, and most of them never look at it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -35,11 +34,15 @@ def _never_drops(module: nn.Module) -> bool:
     return bool(chances) and not any(chances)
 
 
-@cache
-def _asks(kind: Any) -> bool:
+_known: dict[type[nn.Module], bool] = {}  # the answers of `_asks`
+
+
+def _asks(kind: type[nn.Module]) -> bool:
     """Tell whether a method of `kind`, or of a class below nn.Module that it derives from, mentions the flag."""
-    classes = kind.__mro__[: kind.__mro__.index(nn.Module)]
-    return any(_code_asks(function) for each in classes for function in _functions(vars(each)))
+    if kind not in _known:
+        classes = kind.__mro__[: kind.__mro__.index(nn.Module)]
+        _known[kind] = any(_code_asks(function) for each in classes for function in _functions(vars(each)))
+    return _known[kind]
 
 
 def _functions(table: Any) -> Iterator[FunctionType]:

@@ -49,7 +49,8 @@ class Sides:
         draws: torch.device | None = None,
     ) -> None:
         """Random numbers are drawn on the side `draws`, by default that of `start`, wherever modules compute: so a change of
-        sides changes no numbers. `meeting` is told of every operation that meets tensors of both sides; with it they may meet under any plan."""
+        sides changes no numbers. `meeting` is told of every operation that meets tensors of both sides; with it they may
+        meet under any plan."""
         self._of = of
         self._start = start
         self.now = start
