@@ -84,13 +84,23 @@ class Negotiation:
         tied.times.learn(recording, manifest, on_cpu=tied.learner.start == CPU)
         agreed = False
         try:
-            agreed = self._plan_anew(manifest, recording, units)
+            agreed = self._plan_with_kept_times(manifest, recording, units)
         except BadInput as refusal:
             return Refused(refusal=refusal)
         finally:
             if not agreed:  # whatever has come in between
                 tied.times.steps = before
         return Learnt(recording=recording) if agreed else Unplanned()
+
+    def _plan_with_kept_times(self, manifest: protocol.Manifest, recording: Recording, units: tuple[Unit, ...]) -> bool:
+        """As `_plan_anew`. Times of an earlier run that no plan can be made from count as absent."""
+        try:
+            return self._plan_anew(manifest, recording, units)
+        except BadInput as refusal:
+            if not self._tied.times.doubt(recording):
+                raise
+            log.info("optimem: times of an earlier run are dropped, since no plan can be made from them (%s)", refusal)
+        return self._plan_anew(manifest, recording, units)
 
     def _answer_refusal(self, refused: Refused, state: State) -> None:
         """Go on under the agreement in force. Where there is none, detach the model and raise BadInput."""
