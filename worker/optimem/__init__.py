@@ -180,7 +180,7 @@ def plan(
     """
     wish = _wish(mode, vram, max_layer_size, max_capacity if mode == "chunk" else "")
     manifest, times = _known(model, device, wish, inputs)
-    free = 0 if wish.vram else times.free_bytes if times else _device_of(model, device).memory()[0]
+    free = 0 if wish.vram else times.free_bytes if times else _device_of(model, device).free()
     return forecast.ask(
         manifest, times, forecast.Question(wish, free, _size(link), None if curve is None else tuple(map(_size, curve)))
     )
