@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// ErrExhausted tells that the system lacks what a further connection takes, such as a file descriptor. It may have it later.
+var ErrExhausted = errors.New("the system has no more to give")
+
 // ErrTaken tells that another process listens on a path, or that something else is there.
 var ErrTaken = errors.New("the socket is taken")
 
@@ -56,16 +59,20 @@ func Listen(path string) (*Listener, error) {
 	return &Listener{listener: listener, path: path, lock: lock}, nil
 }
 
-// Accept waits for the next process of the same user; others are turned away. After Close it is ErrClosed.
+// Accept waits for the next process of the same user; others are turned away. After Close it is ErrClosed. After ErrExhausted
+// it may be called again: whoever dials meanwhile waits.
 func (l *Listener) Accept() (*Conn, error) {
 	for {
 		conn, err := l.listener.AcceptUnix()
-		if err != nil {
-			return nil, closed(err)
+		switch {
+		case errors.Is(err, syscall.ECONNABORTED): // gone before we looked
+			continue
+		case err != nil:
+			return nil, exhausted(closed(err))
 		}
 		peer, err := peerOf(conn)
 		if err == nil && peer.UID == os.Getuid() {
-			return newConn(conn, peer), nil
+			return newConn(conn, peer, HelloFrame), nil
 		}
 		_ = conn.Close() // a stranger, or gone already
 	}
@@ -93,7 +100,7 @@ func Dial(path string) (*Conn, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("dial %s: %w", path, err), conn.Close())
 	}
-	return newConn(conn, peer), nil
+	return newConn(conn, peer, MaxFrame), nil
 }
 
 func dial(path string) (*net.UnixConn, error) {
@@ -163,6 +170,16 @@ func vacate(path string) error {
 
 func taken() error {
 	return fmt.Errorf("%w: another process listens there: use that one, stop it, or choose another path", ErrTaken)
+}
+
+// exhausted turns every error of a system that is out of something into ErrExhausted.
+func exhausted(err error) error {
+	for _, lack := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, lack) {
+			return fmt.Errorf("%w: %w", ErrExhausted, err)
+		}
+	}
+	return err
 }
 
 // firstOf is the first error that is one.

@@ -40,6 +40,7 @@ def test_the_limits_before_the_welcome_are_those_of_the_go_side() -> None:
         "Protocol": protocol.VERSION,
         "FrameBytes": protocol.MAX_FRAME,
         "FrameValues": protocol.MAX_VALUES,
+        "HelloBytes": protocol.MAX_HELLO,
         "HelloNS": session._HELLO_S * 1e9,
         "WritingNS": channel._SEND_S * 1e9,
     }

@@ -350,6 +350,16 @@ def test_a_controller_that_does_not_read_is_called_stuck(controller: Controller)
     talk.close("done")
 
 
+def test_a_failure_before_any_session_is_told_however_long_its_text(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMEM_SPAWNED", "1")
+    session.announce_failure("bad_input", "\N{SNOWMAN}" * MAX_FRAME)
+    told = channel.Channel(controller._listener.accept()[0]).receive(PATIENCE)
+    assert isinstance(told, Failure)
+    assert set(told.text) == {"\N{SNOWMAN}"}
+
+
 @pytest.mark.parametrize(
     ("answer", "match"),
     [

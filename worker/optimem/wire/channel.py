@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from .protocol import MAX_FRAME, MAX_VALUES, Message, ProtocolError, Terms, decode, encode
+from .protocol import MAX_FRAME, MAX_HELLO, MAX_VALUES, Message, ProtocolError, Terms, decode, encode
 
 _HEADER = struct.Struct(">I")
 _SEND_S = 10.0  # how long to wait for a peer that does not read, before there are terms
@@ -43,7 +43,7 @@ class Channel:
         self._sending = threading.Lock()
         self._read = bytearray()  # the beginning of a frame whose end has not come yet
         self._writing_s = _SEND_S
-        self._most_bytes, self._most_values = MAX_FRAME, MAX_VALUES
+        self._most_bytes, self._most_values = MAX_HELLO, MAX_VALUES
 
     def agree(self, terms: Terms) -> None:
         """Send under `terms` from now on."""

@@ -39,6 +39,7 @@ from .protocol import (
 log = logging.getLogger("optimem")
 
 _HELLO_S = 10.0  # for connecting, and from hello to its answer
+_TEXT = 16_000  # characters of a failure before the welcome, of up to four bytes each
 _UNSENT = 1024  # messages that may wait for a slow controller before the newest are dropped
 
 
@@ -321,7 +322,8 @@ def announce_failure(code: str, text: str) -> None:
         return
     with contextlib.suppress(OSError, wire.ChannelClosed, ProtocolError, ControllerError):
         channel = connect()
-        channel.send(Failure(code, text.encode(errors="replace").decode()))  # names of files may be no text
+        text = text.encode(errors="replace").decode()  # names of files may be no text
+        channel.send(Failure(code, text[:_TEXT]))
         channel.close()
 
 
