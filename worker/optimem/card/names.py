@@ -50,9 +50,9 @@ def resolve(device: torch.device | str | None) -> torch.device:
 
 
 def _how_full(found: torch.device, error: BaseException) -> str:
-    device = SyncDevice(found)
-    free, total = device.memory()
-    figures = f"{free} of its {total} bytes are free, {device.allocated()} are in tensors of this process"
+    there = SyncDevice(found)
+    free, total = there.memory()
+    figures = f"{free} of its {total} bytes are free, {there.allocated()} are in tensors of this process"
     return (
         f"{found} is full: {figures if total else first_line(error)}; delete tensors that lie there, end other programs "
         "that use it, or choose another device with device=... or --device"
