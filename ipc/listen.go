@@ -59,6 +59,22 @@ func Listen(path string) (*Listener, error) {
 	return &Listener{listener: listener, path: path, lock: lock}, nil
 }
 
+// Clear removes what a listener that was killed has left at a path: its socket and its lock. Where somebody listens it is
+// ErrTaken. The directory must be the user's alone.
+func Clear(path string) error {
+	if err := isPrivate(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("clear %s: %w", path, err)
+	}
+	lock, err := lockBeside(path)
+	if err != nil {
+		return fmt.Errorf("clear %s: %w", path, err)
+	}
+	if err := errors.Join(clear(path), unlock(lock)); err != nil {
+		return fmt.Errorf("clear %s: %w", path, err)
+	}
+	return nil
+}
+
 // Accept waits for the next process of the same user; others are turned away. After Close it is ErrClosed. After ErrExhausted
 // it may be called again: whoever dials meanwhile waits.
 func (l *Listener) Accept() (*Conn, error) {
@@ -117,6 +133,10 @@ func privateDirectory(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	return isPrivate(dir)
+}
+
+func isPrivate(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
@@ -132,17 +152,8 @@ func privateDirectory(dir string) error {
 
 // bind makes the socket. The lock beside it is held, so what stands at the path is stale if it is a socket at all.
 func bind(path string) (*net.UnixListener, error) {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	if err := clear(path); err != nil {
 		return nil, err
-	case info.Mode()&fs.ModeSocket == 0:
-		return nil, fmt.Errorf("%w: what stands there is no socket: move it or choose another path", ErrTaken)
-	default:
-		if err := vacate(path); err != nil {
-			return nil, err
-		}
 	}
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -152,6 +163,20 @@ func bind(path string) (*net.UnixListener, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
+}
+
+// clear removes a stale socket, if one stands at the path.
+func clear(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode()&fs.ModeSocket == 0:
+		return fmt.Errorf("%w: what stands there is no socket: move it or choose another path", ErrTaken)
+	}
+	return vacate(path)
 }
 
 // vacate removes a socket that nobody listens on. Only a refused connection proves that: a listener that is too busy to take
