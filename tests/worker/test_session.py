@@ -97,8 +97,8 @@ def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cont
 
 def until_over(talk: session.Session) -> None:
     """Wait until the session is over."""
-    with talk._news:
-        assert talk._news.wait_for(lambda: talk.lost, PATIENCE)
+    talk._threads[1].join(PATIENCE)  # its end is the last word
+    assert talk.lost
 
 
 def until_taken(talk: session.Session, controller: Controller) -> None:
@@ -201,7 +201,7 @@ def test_an_interrupted_question_is_given_up(controller: Controller, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(talk._news, "wait_for", interrupt)
+        patched.setattr(talk, "_wait", interrupt)
         with pytest.raises(KeyboardInterrupt):
             talk.ask_for_plan(TIMES)
     controller.say(plan(1, answers=1))

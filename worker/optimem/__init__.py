@@ -212,7 +212,7 @@ def _farewell() -> None:
     """Report on every model to its controller when the program ends."""
     for attachment in [each for each in _attached.values() if not each.detached]:
         attachment.report()
-        attachment.session.close("the program ends")
+        attachment.close("the program ends")
 
 
 def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits: Habits) -> Model:

@@ -19,6 +19,7 @@ from pathlib import Path
 from .protocol import MAX_FRAME, MAX_HELLO, MAX_VALUES, Message, ProtocolError, Terms, decode, encode
 
 _HEADER = struct.Struct(">I")
+HELLO_S = 10.0  # for connecting, and from hello to its answer
 _SEND_S = 10.0  # how long to wait for a peer that does not read, before there are terms
 # Numbers of macOS, which Python's socket module does not name.
 _SOL_LOCAL, _LOCAL_PEERCRED = 0, 1
@@ -85,6 +86,10 @@ class Channel:
     def close(self) -> None:
         """End the connection and release a thread that waits in `receive`. Idempotent."""
         self._shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def leave_to_parent(self) -> None:
+        """Close a forked child's copy of the connection, which stays open at the parent's."""
         self._connection.close()
 
     def _shutdown(self, direction: int) -> None:
