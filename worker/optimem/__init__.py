@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import os
 import weakref
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -241,7 +242,13 @@ def _tie(model: nn.Module, card: Card, wish: Wish, habits: Habits) -> None:
     finally:
         if attachment.detached:
             del _attached[id(model)]
-    weakref.finalize(attachment, card.device.settle).atexit = False  # its bytes are freed after all copies into them
+    weakref.finalize(attachment, _settle, card.device, os.getpid()).atexit = False  # before its bytes are freed
+
+
+def _settle(device: Device, process: int) -> None:
+    """Wait for all copies, where they are of this process and not of the one that it was forked from."""
+    if os.getpid() == process:
+        device.settle()
 
 
 def _refuse_tied(model: nn.Module) -> None:

@@ -29,7 +29,7 @@ from ..seams import modes
 from ..seams.casts import Casts
 from ..seams.gate import Gate
 from ..seams.retry import Arguments
-from ..wire import protocol
+from ..wire import forks, protocol
 from ..wire.contact import Contact
 from ..wire.session import Session
 from . import callers
@@ -56,6 +56,8 @@ class Attachment:
         weakref.finalize(self, self._casts.restore).atexit = False
         self._broken = False  # a call was cut short, or a plan: nothing on the device may be trusted
         self.detached = True  # nothing ties to the model
+        self.forked = False  # this is a copy in a child, and the card's memory is the parent's
+        forks.note(self)
 
     def attach(self) -> None:
         """Tie to the model. Raises BadInput or ControllerError before anything is touched. If it is cut short, either
@@ -109,6 +111,10 @@ class Attachment:
     def close(self, reason: str) -> None:
         """Say bye to the controller, and look for no other one."""
         self._contact.close(reason)
+
+    def leave_to_parent(self) -> None:
+        """Refuse calls in a forked child."""
+        self.forked = True
 
     def _no_call(self) -> Call:
         call = Call(Entry("", None), self._tied, self._journal)
@@ -168,12 +174,16 @@ class Attachment:
 
     def report(self) -> None:
         """Tell the controller how the plan fares, up to the last forward that the device has done."""
+        if self.forked:
+            return
         self._tied.meter.read()
         self._journal.report(self._agreed.agreement)
 
     # The borders of a forward. These run on the caller's thread, at every entry and exit of a tied module.
 
     def _enter(self, path: str, args: Any, kwargs: Any, frame: FrameType) -> tuple[Any, Any]:
+        if self.forked:
+            raise BadInput(callers.FORKED)
         outermost = self._gate.enter(path, frame)
         if outermost:
             if self.detached:  # while this call waited
