@@ -267,10 +267,10 @@ class Session:
         with self._changing:
             if self._ending:
                 return False
-            self._ending, self.wanted = how, wanted
             if last is not None:
                 self._unsent.put(last)
-            self._unsent.put(None)
+            self._unsent.put(None)  # first, so that what is cut short here can be done again
+            self._ending, self.wanted = how, wanted
             self._ring()
         return True
 
