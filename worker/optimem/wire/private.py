@@ -38,13 +38,13 @@ class _Private:
 
     def end(self) -> None:
         """End the child, if one was started. Remove its folder where it was killed. Idempotent."""
-        child, self._child = self._child, None
-        if child is None:
+        if self._child is None:
             return
-        _close_pipes(child)
+        _close_pipes(self._child)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=5)
+            self._child.wait(timeout=5)
         shutil.rmtree(Path(self._path).parent, ignore_errors=True)
+        self._child = None  # last, so that what is cut short can be done again
 
     def leave_to_parent(self) -> None:
         """Close this process's ends of the pipes, so that the child ends with the parent."""
@@ -89,16 +89,29 @@ def binary() -> str:
 
 def _start(binary: str) -> tuple[str, subprocess.Popen[bytes]]:
     """Return the socket of a new child, and the child."""
+    child = None
+    try:
+        child = _serve(binary)
+        return _where(child, binary), child
+    except BaseException:
+        if child is not None:
+            _close_pipes(child)  # Python keeps them open for a child that nobody waits for
+        raise
+
+
+def _serve(binary: str) -> subprocess.Popen[bytes]:
     command = [binary, "serve", "--private", "--until-eof"]
     try:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     except OSError as error:
         raise ControllerError(f"{binary} cannot be started ({error}); set OPTIMEM_CTL to a working optimemctl") from error
+
+
+def _where(child: subprocess.Popen[bytes], binary: str) -> str:
+    """Return the path that a child says it listens at, once it does."""
     assert child.stdout is not None
-    told = os.fsdecode(child.stdout.readline())  # it says where it listens once it does
+    told = os.fsdecode(child.stdout.readline())
     if not told:
-        raise ControllerError(
-            f"{binary} serve ended with exit code {child.wait()} before it listened; set OPTIMEM_CTL to the optimemctl of "
-            "this version"
-        )
-    return told.removeprefix("listening on ").rstrip("\n"), child
+        ended = f"{binary} serve ended with exit code {child.wait()} before it listened"
+        raise ControllerError(f"{ended}; set OPTIMEM_CTL to the optimemctl of this version")
+    return told.removeprefix("listening on ").rstrip("\n")
