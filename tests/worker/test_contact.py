@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import optimem
 from optimem.life.attachment import Attachment
 from optimem.life.state import State
 from optimem.wire import channel, contact, private
-from optimem.wire.protocol import Bye, Failure, Shrink, Stop
+from optimem.wire.protocol import Bye, Failure, Hello, Shrink, Stop
 from same import bits
 
 pytestmark = pytest.mark.usefixtures("card")
@@ -221,7 +222,11 @@ def test_a_private_controller_is_started_anew(soon: None, monkeypatch: pytest.Mo
 
 
 def test_a_controller_that_does_not_answer_holds_no_forward_up(controllers: Controllers, soon: None) -> None:
-    paged = Paged()
+    paged = Paged(calls=0)
+    taken = torch.empty(1 << 20, dtype=torch.uint8, device="simgpu")
+    for _ in range(5):
+        paged.call()
+    del taken
     controllers.end()
     os.unlink(controllers.path)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -230,7 +235,11 @@ def test_a_controller_that_does_not_answer_holds_no_forward_up(controllers: Cont
         until_over(paged.model)
         silent, _ = listener.accept()
         with silent:
-            channel.Channel(silent).receive(PATIENCE)  # its hello
+            hello = channel.Channel(silent).receive(PATIENCE)
+            assert isinstance(hello, Hello)
+            _, measured = of(paged.model).told()
+            assert measured is not None
+            assert hello.device.free_bytes == measured.free_bytes  # and not what was free when the model came
             for _ in range(3):
                 paged.call()
             assert standing(paged.model).startswith("lost: ")
@@ -275,14 +284,19 @@ def test_nobody_is_looked_for_once_the_model_is_let_go(controllers: Controllers,
 
 
 @pytest.mark.parametrize("message", [Stop("enough"), Bye("the night begins")], ids=["stop", "bye"])
-def test_after_a_stop_nobody_is_looked_for(controllers: Controllers, soon: None, message: Any) -> None:
+def test_after_a_stop_nobody_is_looked_for_and_after_a_bye_the_next_one_is(
+    controllers: Controllers, soon: None, message: Any
+) -> None:
     paged = Paged()
     of(paged.model).session._take(message)
-    stopped = isinstance(message, Stop)
-    assert of(paged.model).session.wanted is stopped
-    if stopped:
+    over = of(paged.model).session
+    controllers.end()
+    over._threads[0].join(PATIENCE)
+    if isinstance(message, Stop):
         assert standing(paged.model) == "lost: the controller stopped it (enough)"
-        paged.call()
+    else:
+        assert standing(paged.model).startswith("lost: the controller said bye (the night begins); ")
+    paged.call()
     optimem.detach(paged.model)
 
 
@@ -295,6 +309,62 @@ def test_a_session_that_was_found_and_lost_again_is_followed_by_another(controll
         until(lambda: standing(paged.model) == "connected")  # found, and not taken up
     paged.call()
     assert standing(paged.model) == "connected"
+    optimem.detach(paged.model)
+
+
+def test_versions_of_plans_begin_anew(controllers: Controllers, soon: None) -> None:
+    paged = Paged()
+    before, agreed = of(paged.model).session, of(paged.model)._agreed
+    before.tell = lambda message: None  # type: ignore[method-assign]  # a controller knows no plan 9 that it has not sent
+    before._take(replace(agreed.agreement.plan, version=9))
+    paged.call()
+    assert agreed.agreement.plan.version == 9
+    controllers.end()
+    until_over(paged.model)
+    controllers.start()
+    paged.until_connected(before)
+    after = of(paged.model).session
+    assert agreed.agreement.plan.version < 9
+    of(paged.model).report()
+    assert after.ask_for_plan(*of(paged.model).told()) is not None  # type: ignore[arg-type]
+    assert of(paged.model).session is after
+    optimem.detach(paged.model)
+
+
+def test_a_session_that_knows_another_recording_gives_way_to_one_that_knows_this_one(
+    controllers: Controllers, soon: None
+) -> None:
+    paged = Paged()
+    before, ours, agreed = of(paged.model).session, of(paged.model)._contact, of(paged.model)._agreed
+    controllers.end()
+    until_over(paged.model)
+    controllers.start()
+    until(lambda: standing(paged.model) == "connected")
+    found = ours._latest()
+    agreed.agreement = replace(agreed.agreement, manifest=replace(agreed.agreement.manifest))
+    paged.call()
+    assert of(paged.model).session is before
+    assert found.ending == "this side closed it (the model was recorded anew)"
+    paged.until_connected(before)
+    optimem.detach(paged.model)
+
+
+def test_the_users_own_controller_is_looked_for_at_its_place(
+    controllers: Controllers, soon: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPTIMEM_SOCKET")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    controllers.end()
+    controllers.path = channel.default_socket()
+    controllers.start()
+    paged = Paged()
+    before = of(paged.model).session
+    controllers.end()
+    os.unlink(controllers.path)
+    until(lambda: f"no controller answers at {controllers.path}" in standing(paged.model))
+    assert "OPTIMEM_SOCKET" not in standing(paged.model)
+    controllers.start()
+    paged.until_connected(before)
     optimem.detach(paged.model)
 
 
