@@ -128,6 +128,25 @@ func TestASessionGivesWayToNobody(t *testing.T) {
 	w.HearEnd(t)
 }
 
+func TestWhoeverHasSaidHelloTakesNobodysPlace(t *testing.T) {
+	s := serve(t, nil)
+	slow := dial(t, s)
+	for range 2 * maxGreeting {
+		dial(t, s).Open(t)
+	}
+	slow.Open(t)
+}
+
+func TestAHelloThatCameInTimeCounts(t *testing.T) {
+	converse(t, nil, func(t *testing.T, talk talk) {
+		talk.worker.Open(t)
+		close(talk.session.crowded) // as if both had happened at once
+		talk.worker.Say(t, controllertest.Registered())
+		controllertest.Hear[ipc.Plan](t, talk.worker)
+		talk.worker.Say(t, &ipc.Bye{})
+	})
+}
+
 func TestStrangersDoAGoodWorkerNoHarm(t *testing.T) {
 	s := serve(t, nil)
 	w := dial(t, s)

@@ -222,11 +222,11 @@ def test_a_private_controller_is_started_anew(soon: None, monkeypatch: pytest.Mo
 
 
 def test_a_controller_that_does_not_answer_holds_no_forward_up(controllers: Controllers, soon: None) -> None:
-    paged = Paged(calls=0)
     taken = torch.empty(1 << 20, dtype=torch.uint8, device="simgpu")
+    paged = Paged(calls=0)
+    del taken
     for _ in range(5):
         paged.call()
-    del taken
     controllers.end()
     os.unlink(controllers.path)
     with socket.socket(socket.AF_UNIX) as listener:

@@ -355,6 +355,7 @@ def test_an_exception_while_closing_leaves_no_lock_locked(controller: Controller
         came = struck(at, lambda talk=talk: talk.close("done"))  # type: ignore[misc]
         from_another_thread(lambda talk=talk: talk.close("done"))  # type: ignore[misc]
         assert talk.lost
+        assert not talk._threads[1].is_alive()
         controller.hang_up()
         at += 1
     assert at > 5
