@@ -17,6 +17,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/optimem/optimem/ipc"
 	"github.com/optimem/optimem/planner"
@@ -25,6 +26,16 @@ import (
 
 // DefaultMaxSessions is the limit where Config names none.
 const DefaultMaxSessions = 64
+
+// maxGreeting is how many connections may be without a hello at the same time. A further one takes the place of the oldest, so
+// that those who say nothing keep nobody out.
+const maxGreeting = 16
+
+// How long to wait where no connection can be accepted: at first, and at most.
+const (
+	leastPause = 5 * time.Millisecond
+	mostPause  = time.Second
+)
 
 // ErrNotListening tells that Run is not serving, so that no worker could dial.
 var ErrNotListening = errors.New("the controller is not listening")
@@ -73,6 +84,7 @@ type Controller struct {
 	mu        sync.Mutex
 	listening bool                // under mu
 	accepted  int                 // under mu: connections so far, for their names
+	greeting  []*Session          // under mu: those before hello, the oldest first
 	sessions  map[string]*Session // under mu: those past hello
 	workers   map[int]*Worker     // under mu: running ones by process group
 }
@@ -133,22 +145,42 @@ func (c *Controller) setListening(listening bool) {
 	c.listening = listening
 }
 
-// accept takes connections until the listener is closed.
-func (c *Controller) accept(ctx context.Context, listener *ipc.Listener) error {
+// A listener is the part of an *ipc.Listener that accepting needs.
+type listener interface{ Accept() (*ipc.Conn, error) }
+
+// accept takes connections until the listener is closed. Where the system lacks what one takes it waits and tries again.
+func (c *Controller) accept(ctx context.Context, listener listener) error {
+	pause := leastPause
 	for {
 		conn, err := listener.Accept()
-		if errors.Is(err, ipc.ErrClosed) {
+		switch {
+		case errors.Is(err, ipc.ErrClosed):
 			return nil
-		}
-		if err != nil {
+		case errors.Is(err, ipc.ErrExhausted):
+			c.config.Logger.Warn("no worker can be accepted for now", "again_in", pause, "error", err)
+			pause = rest(ctx, pause)
+			continue
+		case err != nil:
 			return fmt.Errorf("accept a worker: %w", err)
 		}
+		pause = leastPause
 		s := c.attach(conn, conn.Peer().PID)
 		c.tasks.Go(func() {
 			defer c.forget(s)
 			s.run(ctx)
 		})
 	}
+}
+
+// rest waits for a while, but not beyond ctx, and returns how long to wait the next time.
+func rest(ctx context.Context, pause time.Duration) time.Duration {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return min(2*pause, mostPause)
 }
 
 // attach makes a session of a connection, and ties it to the worker that we started, if the process is part of one.
@@ -163,6 +195,11 @@ func (c *Controller) attach(conn conn, pid int) *Session {
 	id := fmt.Sprintf("s%d", c.accepted)
 	s := newSession(id, pid, c.workers[group], conn, c.config)
 	s.admit = func() error { return c.admit(s) }
+	if len(c.greeting) == maxGreeting {
+		close(c.greeting[0].crowded)
+		c.greeting = c.greeting[1:]
+	}
+	c.greeting = append(c.greeting, s)
 	return s
 }
 
@@ -174,13 +211,20 @@ func (c *Controller) admit(s *Session) error {
 		return fmt.Errorf("this controller already holds %d sessions, which is its limit", c.config.MaxSessions)
 	}
 	c.sessions[s.id] = s
+	c.greeted(s)
 	return nil
+}
+
+// greeted takes a session off those before hello. Callers hold mu.
+func (c *Controller) greeted(s *Session) {
+	c.greeting = slices.DeleteFunc(c.greeting, func(each *Session) bool { return each == s })
 }
 
 func (c *Controller) forget(s *Session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.sessions, s.id)
+	c.greeted(s)
 }
 
 // Session returns an open session by its id.

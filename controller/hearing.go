@@ -27,6 +27,10 @@ func (s *Session) missGreeting() {
 	}
 }
 
+func (s *Session) giveWay() {
+	s.fail(ipc.CodeBusy, fmt.Sprintf("%d others connected after this one, and no hello came: say hello at once", maxGreeting))
+}
+
 // hear takes one message through the transition table.
 func (s *Session) hear(ctx context.Context, got heard) {
 	switch {

@@ -22,15 +22,16 @@ type conn interface {
 
 // A Session is one worker's conversation, from hello to bye: the connection, the state, and the requests of others.
 type Session struct {
-	id     string
-	pid    int     // of the process at the other end
-	worker *Worker // nil where the worker dialed by itself
-	conn   conn
-	log    *slog.Logger
-	admit  func() error  // asked at hello
-	orders chan func()   // requests of others
-	over   chan struct{} // closed when no more requests are served
-	done   chan struct{}
+	id      string
+	pid     int     // of the process at the other end
+	worker  *Worker // nil where the worker dialed by itself
+	conn    conn
+	log     *slog.Logger
+	admit   func() error  // asked at hello
+	orders  chan func()   // requests of others
+	crowded chan struct{} // closed when too many others wait to say hello
+	over    chan struct{} // closed when no more requests are served
+	done    chan struct{}
 
 	// Owned by the goroutine of run.
 	state    State
@@ -44,7 +45,7 @@ type Session struct {
 func newSession(id string, pid int, worker *Worker, conn conn, config Config) *Session {
 	s := &Session{
 		id: id, pid: pid, worker: worker, conn: conn, log: config.Logger.With("session", id),
-		orders: make(chan func()), over: make(chan struct{}), done: make(chan struct{}),
+		orders: make(chan func()), crowded: make(chan struct{}), over: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.planning = &planning{config: config, session: s, log: s.log, say: s.say, tell: s.tell}
 	return s
@@ -87,6 +88,8 @@ func (s *Session) converse(ctx context.Context, inbox <-chan heard) {
 			order()
 		case <-greeting.C:
 			s.missGreeting()
+		case <-s.unlessGreeted():
+			s.giveWay()
 		case <-ctx.Done():
 			s.say(&ipc.Bye{Reason: "the controller ends; the plan in force stays good"})
 		}
@@ -99,6 +102,14 @@ func (s *Session) unlessFull(inbox <-chan heard) <-chan heard {
 		return nil
 	}
 	return inbox
+}
+
+// unlessGreeted is closed when the session must give way; nil once a hello has come.
+func (s *Session) unlessGreeted() <-chan struct{} {
+	if s.state != Greeting {
+		return nil
+	}
+	return s.crowded
 }
 
 // heard is a message or the end of the connection.

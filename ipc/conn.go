@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -26,21 +27,31 @@ type Peer struct {
 type Conn struct {
 	conn net.Conn
 	peer Peer
+	most atomic.Uint32 // bytes of a frame's body that is received
 
 	sending sync.Mutex // held while a frame is written
 }
 
-func newConn(conn net.Conn, peer Peer) *Conn { return &Conn{conn: conn, peer: peer} }
+// newConn is a connection on which frames of up to most bytes are received.
+func newConn(conn net.Conn, peer Peer, most uint32) *Conn {
+	c := &Conn{conn: conn, peer: peer}
+	c.most.Store(most)
+	return c
+}
 
 // Peer tells who is at the other end.
 func (c *Conn) Peer() Peer { return c.peer }
 
 // Send writes one message. It returns ErrClosed where the connection is gone. A peer that does not read for SendGrace leaves
-// a frame half written; nothing can follow it, so Send closes the connection.
+// a frame half written; nothing can follow it, so Send closes the connection. With a Welcome the peer may send frames of full
+// size.
 func (c *Conn) Send(message any) error {
 	frame, err := Encode(message)
 	if err != nil {
 		return err
+	}
+	if _, ok := message.(*Welcome); ok {
+		c.most.Store(MaxFrame)
 	}
 	c.sending.Lock()
 	defer c.sending.Unlock()
@@ -57,7 +68,7 @@ func (c *Conn) Send(message any) error {
 // Receive waits for one message. It returns ErrClosed after Close or when the connection ends, and ErrMalformed for a frame
 // that is not of the protocol.
 func (c *Conn) Receive() (any, error) {
-	body, err := readFrame(c.conn)
+	body, err := readFrame(c.conn, c.most.Load)
 	if err != nil {
 		return nil, closed(err)
 	}

@@ -268,7 +268,7 @@ func TestALockThatWasSweptAwayHoldsNobodyUp(t *testing.T) {
 func TestAPeerThatDoesNotReadIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		conn := newConn(near, Peer{})
+		conn := newConn(near, Peer{}, MaxFrame)
 		reading := make(chan error)
 		go func() { // half a frame, and then no more
 			_, err := io.ReadFull(far, make([]byte, 5))
@@ -366,5 +366,26 @@ func TestCloseRemovesSocketAndLock(t *testing.T) {
 	}
 	if _, err := listener.Accept(); !errors.Is(err, ErrClosed) {
 		t.Errorf("accept after close: %v", err)
+	}
+}
+
+func TestFramesAreSmallUntilTheWelcome(t *testing.T) {
+	large := &Bye{Reason: strings.Repeat("x", HelloFrame)}
+	dialed, accepted := pair(t)
+	if err := dialed.Send(large); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := accepted.Receive(); !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "the cap is 65536") {
+		t.Errorf("before the welcome: %v", err)
+	}
+	dialed, accepted = pair(t)
+	if err := accepted.Send(&Welcome{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := dialed.Send(large); err != nil {
+		t.Fatal(err)
+	}
+	if message, err := accepted.Receive(); err != nil {
+		t.Errorf("after the welcome: %T, %v", message, err)
 	}
 }

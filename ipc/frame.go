@@ -110,15 +110,16 @@ func Decode(body []byte) (Message, error) {
 	return message, nil
 }
 
-// readFrame reads the body of one frame. The length is checked before anything is allocated for it.
-func readFrame(r io.Reader) ([]byte, error) {
+// readFrame reads the body of one frame. Its length is checked before anything is allocated for it, against the cap as it is
+// then.
+func readFrame(r io.Reader, most func() uint32) ([]byte, error) {
 	var header [headerSize]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return nil, err
 	}
 	size := binary.BigEndian.Uint32(header[:])
-	if size > MaxFrame {
-		return nil, fmt.Errorf("%w: it declares %d bytes, the cap is %d", ErrMalformed, size, MaxFrame)
+	if limit := most(); size > limit {
+		return nil, fmt.Errorf("%w: it declares %d bytes, the cap is %d", ErrMalformed, size, limit)
 	}
 	// Grows with what arrives, so that a header alone costs nothing.
 	var body bytes.Buffer

@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// ErrExhausted tells that the system lacks what a further connection takes, such as a file descriptor. It may have it later.
+var ErrExhausted = errors.New("the system has no more to give")
+
 // ErrTaken tells that another process listens on a path, or that something else is there.
 var ErrTaken = errors.New("the socket is taken")
 
@@ -56,16 +59,36 @@ func Listen(path string) (*Listener, error) {
 	return &Listener{listener: listener, path: path, lock: lock}, nil
 }
 
-// Accept waits for the next process of the same user; others are turned away. After Close it is ErrClosed.
+// Clear removes what a listener that was killed has left at a path: its socket and its lock. Where somebody listens it is
+// ErrTaken. The directory must be the user's alone.
+func Clear(path string) error {
+	if err := isPrivate(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("clear %s: %w", path, err)
+	}
+	lock, err := lockBeside(path)
+	if err != nil {
+		return fmt.Errorf("clear %s: %w", path, err)
+	}
+	if err := errors.Join(clear(path), unlock(lock)); err != nil {
+		return fmt.Errorf("clear %s: %w", path, err)
+	}
+	return nil
+}
+
+// Accept waits for the next process of the same user; others are turned away. After Close it is ErrClosed. After ErrExhausted
+// it may be called again: whoever dials meanwhile waits.
 func (l *Listener) Accept() (*Conn, error) {
 	for {
 		conn, err := l.listener.AcceptUnix()
-		if err != nil {
-			return nil, closed(err)
+		switch {
+		case errors.Is(err, syscall.ECONNABORTED): // gone before we looked
+			continue
+		case err != nil:
+			return nil, exhausted(closed(err))
 		}
 		peer, err := peerOf(conn)
 		if err == nil && peer.UID == os.Getuid() {
-			return newConn(conn, peer), nil
+			return newConn(conn, peer, HelloFrame), nil
 		}
 		_ = conn.Close() // a stranger, or gone already
 	}
@@ -93,7 +116,7 @@ func Dial(path string) (*Conn, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("dial %s: %w", path, err), conn.Close())
 	}
-	return newConn(conn, peer), nil
+	return newConn(conn, peer, MaxFrame), nil
 }
 
 func dial(path string) (*net.UnixConn, error) {
@@ -110,6 +133,10 @@ func privateDirectory(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	return isPrivate(dir)
+}
+
+func isPrivate(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
@@ -125,17 +152,8 @@ func privateDirectory(dir string) error {
 
 // bind makes the socket. The lock beside it is held, so what stands at the path is stale if it is a socket at all.
 func bind(path string) (*net.UnixListener, error) {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	if err := clear(path); err != nil {
 		return nil, err
-	case info.Mode()&fs.ModeSocket == 0:
-		return nil, fmt.Errorf("%w: what stands there is no socket: move it or choose another path", ErrTaken)
-	default:
-		if err := vacate(path); err != nil {
-			return nil, err
-		}
 	}
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -145,6 +163,20 @@ func bind(path string) (*net.UnixListener, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
+}
+
+// clear removes a stale socket, if one stands at the path.
+func clear(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode()&fs.ModeSocket == 0:
+		return fmt.Errorf("%w: what stands there is no socket: move it or choose another path", ErrTaken)
+	}
+	return vacate(path)
 }
 
 // vacate removes a socket that nobody listens on. Only a refused connection proves that: a listener that is too busy to take
@@ -163,6 +195,16 @@ func vacate(path string) error {
 
 func taken() error {
 	return fmt.Errorf("%w: another process listens there: use that one, stop it, or choose another path", ErrTaken)
+}
+
+// exhausted turns every error of a system that is out of something into ErrExhausted.
+func exhausted(err error) error {
+	for _, lack := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, lack) {
+			return fmt.Errorf("%w: %w", ErrExhausted, err)
+		}
+	}
+	return err
 }
 
 // firstOf is the first error that is one.

@@ -9,6 +9,9 @@ const Version = 4
 // the answer. It applies before there is a welcome that could carry it.
 const HelloGrace = 10 * time.Second
 
+// HelloFrame caps the body of a worker's frames before its welcome, in bytes.
+const HelloFrame = 64 << 10
+
 // Every message is a struct, written as an array in the order of its fields. Sizes are bytes, times are nanoseconds, both
 // uint64; 0 stands for an unknown figure. A frame carries [name, message].
 

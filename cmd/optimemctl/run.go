@@ -338,7 +338,7 @@ func executable() string {
 
 // drive holds a private controller and one worker until the worker has ended, and leaves nothing behind.
 func drive(ctx context.Context, request runRequest, python string, signals *guard, std stdio) (end ending, err error) {
-	folder, err := makeRuntimeDir(os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp")
+	folder, err := privateDir()
 	if err != nil {
 		return ending{}, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -15,8 +16,8 @@ import (
 
 // serveFlags are the flags of serve.
 type serveFlags struct {
-	socket, library   string
-	untilEOF, verbose bool
+	socket, library            string
+	untilEOF, verbose, private bool
 }
 
 func newServe(std stdio) *cobra.Command {
@@ -40,6 +41,8 @@ and goes on when this command ends. SIGINT and SIGTERM end it in good order, wit
 		},
 	}
 	cmd.Flags().StringVar(&flags.socket, "socket", "", "`PATH` to listen on (default: the user's own, where workers look)")
+	cmd.Flags().BoolVar(&flags.private, "private", false, "listen in a new folder of its own, which goes with the command")
+	cmd.MarkFlagsMutuallyExclusive("socket", "private")
 	cmd.Flags().BoolVar(&flags.untilEOF, "until-eof", false, "end when stdin is closed, and log nothing: for a parent that holds the other end")
 	cmd.Flags().BoolVar(&flags.verbose, "verbose", false, "log with --until-eof too")
 	cmd.Flags().StringVar(&flags.library, "nvml-library", "", "`FILE` of the NVML library to read the cards with")
@@ -47,7 +50,20 @@ and goes on when this command ends. SIGINT and SIGTERM end it in good order, wit
 }
 
 // serve holds a controller until a signal comes or, where asked, stdin ends.
-func serve(ctx context.Context, flags serveFlags, std stdio) error {
+func serve(ctx context.Context, flags serveFlags, std stdio) (err error) {
+	if flags.private {
+		var folder runtimeDir
+		if folder, err = privateDir(); err != nil {
+			return &exit{codeBadInput, err}
+		}
+		defer func() { err = errors.Join(err, folder.remove()) }()
+		flags.socket = folder.socket()
+	}
+	return serveAt(ctx, flags, std)
+}
+
+// serveAt holds a controller at the socket of the flags.
+func serveAt(ctx context.Context, flags serveFlags, std stdio) error {
 	socket, err := socketOr(flags.socket)
 	if err != nil {
 		return &exit{codeBadInput, err}

@@ -4,22 +4,38 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
+
+	"github.com/optimem/optimem/ipc"
 )
 
 // longestSocket is what fits into the address of a Unix socket on every system that we build for, with a byte to spare.
 const longestSocket = 102
 
-// A runtimeDir is a private folder that lives as long as a run and holds its socket.
+// runtimePrefix begins the names of our private folders, and of nothing else.
+const runtimePrefix = "optimem-run-"
+
+// tidyAge is how old a folder is before it counts as left behind: a young one's controller may not listen yet.
+const tidyAge = time.Minute
+
+// A runtimeDir is a private folder that lives as long as a controller and holds its socket.
 type runtimeDir struct{ path string }
 
-// makeRuntimeDir makes one in the first of the folders where it can be made and the socket's path is short enough.
+// privateDir makes a folder where those of this user lie.
+func privateDir() (runtimeDir, error) {
+	return makeRuntimeDir(os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp")
+}
+
+// makeRuntimeDir makes one in the first of the folders where it can be made and the socket's path is short enough. It removes
+// those that controllers which were killed have left there.
 func makeRuntimeDir(bases ...string) (runtimeDir, error) {
 	var last error
 	for _, base := range bases {
 		if base == "" {
 			continue
 		}
-		path, err := os.MkdirTemp(base, "optimem-") // 0700
+		tidy(base)
+		path, err := os.MkdirTemp(base, runtimePrefix) // 0700
 		if err != nil {
 			last = err
 			continue
@@ -31,6 +47,21 @@ func makeRuntimeDir(bases ...string) (runtimeDir, error) {
 		_ = os.Remove(path)
 	}
 	return runtimeDir{}, fmt.Errorf("make a folder for the socket: %w", last)
+}
+
+// tidy removes the folders in base in which nobody listens any more. What others have put into one stays, and so do folders of
+// other users.
+func tidy(base string) {
+	folders, _ := filepath.Glob(filepath.Join(base, runtimePrefix+"*")) // the pattern is good
+	for _, folder := range folders {
+		info, err := os.Lstat(folder)
+		if err != nil || !info.IsDir() || time.Since(info.ModTime()) < tidyAge {
+			continue
+		}
+		if ipc.Clear(runtimeDir{folder}.socket()) == nil {
+			_ = os.Remove(folder)
+		}
+	}
 }
 
 func (d runtimeDir) socket() string { return filepath.Join(d.path, "s") }

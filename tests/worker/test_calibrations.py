@@ -22,6 +22,7 @@ from optimem.wire.protocol import Manifest, Wish
 
 LINK = Link(10_000, 25_000_000_000)
 ROOM = 64 << 20
+RECORDED = KeptSteps([10, 20], [5, 5])
 
 
 @pytest.fixture
@@ -174,6 +175,9 @@ HOSTILE = {
     "a boolean": links(True, 10**9, ROOM, NOW),
     "a text": links(0, "10", ROOM, NOW),
     "from the future": links(0, 10**9, ROOM, NOW + 10**6),
+    "a copy that begins after a second": links(10**9, 10**9, ROOM, NOW),
+    "a rate that no RAM has": links(0, 10**14, ROOM, NOW),
+    "measured with more than the card has": links(0, 10**9, 1 << 49, NOW),
     "others may write": lambda file: file.chmod(0o622),
     "others may write to the folder": lambda file: file.parent.chmod(0o777),
     "a symbolic link": replaced_by_a_link,
@@ -216,39 +220,111 @@ def test_step_times_come_back_for_the_same_model_and_inputs_alone(card: torch.de
     device = open_device("sim")
     steps = KeptSteps([1, 2], [3, 4])
     key = model_key(manifest(), (torch.ones(1, 3),))
-    assert recall(device, key, 2) is None
+    assert recall(device, key, RECORDED) is None
     remember(device, key, steps)
-    assert recall(device, key, 2) == steps
-    assert recall(device, key, 3) is None
+    assert recall(device, key, RECORDED) == steps
+    assert recall(device, key, KeptSteps([10, 20, 30], [5, 5, 5])) is None
     assert model_key(manifest(), (torch.ones(1, 3),)) == key
     assert model_key(manifest(), (torch.ones(2, 3),)) != key
     assert model_key(manifest(), (torch.ones(1, 3).half(),)) != key
     assert model_key(manifest(calls=2), (torch.ones(1, 3),)) != key
 
 
-@pytest.mark.parametrize("entry", [[[1, -2], [3, 4], 1], [[1, 2], [3], 1], [[1, 2]], {}, [[1, True], [3, 4], 1]])
+NO_TIMES: dict[str, object] = {
+    "negative": [[1, -2], [3, 4], 1],
+    "too few": [[1, 2], [3], 1],
+    "no age": [[1, 2]],
+    "no list": {},
+    "a boolean": [[1, True], [3, 4], 1],
+    "from the future": [[1, 2], [3, 4], NOW + 10**6],
+    "activations larger than the card": [[1, 2], [3, 1 << 49], 1],
+    "activations that the same forward did not take": [[1, 2], [3, 1 << 33], 1],
+    "a step of hours": [[1, 10**13], [3, 4], 1],
+    "steps that the same forward was much faster at": [[10**8, 10**8], [3, 4], 1],
+}
+
+
+@pytest.mark.parametrize("entry", NO_TIMES.values(), ids=NO_TIMES)
 def test_step_times_that_are_none_are_ignored(card: torch.device, cache: Path, entry: object) -> None:
     device = open_device("sim")
     remember(device, "key", KeptSteps([1, 2], [3, 4]))
     replaced("models", {"key": entry})(only_file(cache))
-    assert recall(device, "key", 2) is None
+    assert recall(device, "key", RECORDED) is None
+
+
+def test_the_card_bounds_activations_even_where_the_forward_took_many(
+    card: torch.device, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Device, "memory", lambda self: (1 << 20, 1 << 20))
+    device = open_device("sim")
+    remember(device, "key", KeptSteps([1, 2], [3, (1 << 20) + 1]))
+    assert recall(device, "key", KeptSteps([10, 20], [1 << 19, 1 << 19])) is None
+    remember(device, "key", KeptSteps([1, 2], [3, 1 << 20]))
+    assert recall(device, "key", KeptSteps([10, 20], [1 << 19, 1 << 19])) is not None
+
+
+def test_times_that_no_plan_can_be_made_from_count_as_absent(card: torch.device, cache: Path) -> None:
+    """They are in range, and the budget is not."""
+
+    def run() -> None:
+        torch.manual_seed(0)
+        model = optimem.page(nn.Sequential(*[nn.Linear(256, 256) for _ in range(6)]).eval(), card, vram="2MiB")
+        with torch.no_grad():
+            for _ in range(7):
+                model(torch.ones(2, 256))
+        optimem.detach(model)
+
+    def kept() -> list[list[Any]]:
+        return list(json.loads(only_file(cache).read_text())["models"].values())
+
+    run()
+    (before,) = kept()
+    absurd = [before[0], [8 << 20 for _ in before[1]], before[2]]
+    (key,) = json.loads(only_file(cache).read_text())["models"]
+    replaced("models", {key: absurd})(only_file(cache))
+    run()
+    assert [entry[1] for entry in kept()] == [before[1]]
 
 
 def test_what_is_kept_is_bounded_and_the_oldest_goes(
     card: torch.device, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = open_device("sim")
+    one = KeptSteps([10], [0])
     for index in range(20):
         remember(device, str(index), KeptSteps([index], [0]))
-    assert recall(device, "19", 1) == KeptSteps([19], [0])
-    assert recall(device, "0", 1) is None
+    assert recall(device, "19", one) == KeptSteps([19], [0])
+    assert recall(device, "0", one) is None
     remember(device, "large", KeptSteps([10**13] * 65_536, [1 << 50] * 65_536))
     remember(device, "larger", KeptSteps([10**13] * 65_536, [1 << 50] * 65_536))
     assert only_file(cache).stat().st_size <= 4 << 20
-    assert recall(device, "19", 1) is None
+    assert recall(device, "19", one) is None
     for index in range(40):
         named = f"card {index}"
         monkeypatch.setattr(Device, "uuid", lambda self, named=named: named)
         kept_link(device, "pinned", ROOM, lambda: LINK)
     assert len(list(cache.iterdir())) == 32
     assert kept_link(device, "pinned", ROOM, never) == LINK
+
+
+def test_files_of_others_in_the_folder_stay(card: torch.device, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"result{index}.json" for index in range(50)] + [
+        ".editor.tmp",
+        "optimem-notes.json",
+        f"optimem-{'x' * 32}.json",
+        f"{'0' * 32}.json",
+        ".optimem-draft.tmp",
+    ]
+    cache.mkdir(mode=0o700)
+    for name in names:
+        (cache / name).write_text("{}")
+        os.utime(cache / name, (1, 1))  # older than all of ours
+    (cache / ".optimem-0123_abc.tmp").write_text("cut short")
+    os.utime(cache / ".optimem-0123_abc.tmp", (1, 1))
+    for index in range(33):
+        monkeypatch.setattr(Device, "uuid", lambda self, named=f"card {index}": named)
+        kept_link(open_device("sim"), "pinned", ROOM, lambda: LINK)
+    left = {file.name for file in cache.iterdir()}
+    assert left >= set(names)
+    assert len(left - set(names)) == 32
+    assert ".optimem-0123_abc.tmp" not in left

@@ -50,8 +50,8 @@ class Counter:
     def reset_peak(self) -> None:
         self.most = self.now
 
-    def memory(self) -> tuple[int, int]:
-        return 1000 - self.now, 1000
+    def free(self) -> int:
+        return 1000 - self.now
 
 
 def card_of_two() -> tuple[Counter, Card, Owner, Owner]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch import nn
 import models
 import optimem
 import simgpu
+from optimem.card.device import ran_out_of_memory
 from optimem.card.names import open_device
 from same import bits
 
@@ -101,6 +105,57 @@ def test_what_the_allocator_keeps_counts_as_free(card: torch.device) -> None:
     assert simgpu.memory_reserved() >= 8 << 20
     assert device.memory() == before
     torch.accelerator.empty_cache()
+
+
+FULL = """
+import torch, optimem, simgpu
+model = lambda: torch.nn.Sequential(torch.nn.Linear(64, 64)).eval()
+paged = optimem.page(model(), device="sim") if {open} else None
+hog = []
+for size in (65536, 512):
+    try:
+        while True:
+            hog.append(torch.empty(size, dtype=torch.uint8, device="simgpu"))
+    except torch.OutOfMemoryError:
+        pass
+if paged is not None:
+    assert optimem.page(paged, device="sim") is paged
+try:
+    optimem.page(model(), device="sim")
+except optimem.BadInput as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("opened", "words"),
+    [
+        (False, "simgpu is full: 0 of its 4194304 bytes are free, 4194304 are in tensors of this process; delete tensors"),
+        (True, "a budget of 1 B for weights is too small: the largest page, 0 takes 16.5 KiB, so 16.5 KiB"),
+    ],
+)
+def test_a_card_without_free_memory_is_called_full(opened: bool, words: str) -> None:
+    """On a card of its own, of 4 MiB; a model that is paged there already stays so."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL.format(open=opened)],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "SIMGPU_CARD": f"full-{os.getpid()}",
+            "SIMGPU_CAPACITY": "4MiB",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert words in done.stdout
+    assert "no such device" not in done.stdout
+
+
+def test_a_driver_that_finds_no_memory_for_itself_says_so_in_its_own_words() -> None:
+    assert ran_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert not ran_out_of_memory(RuntimeError("CUDA error: invalid device ordinal"))
 
 
 @pytest.mark.trap(20)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from optimem.wire import channel
-from optimem.wire.protocol import MAX_FRAME, MAX_VALUES, Bye, Measured, ProtocolError, Stop, Terms, encode
+from optimem.wire.protocol import MAX_FRAME, MAX_HELLO, MAX_VALUES, Bye, Measured, ProtocolError, Stop, Terms, encode
 
 
 @pytest.fixture
@@ -89,6 +89,7 @@ def test_messages_that_come_together_are_received_one_by_one(ends: tuple[channel
 
 def test_a_wait_for_messages_does_not_cut_a_send_short(ends: tuple[channel.Channel, socket.socket]) -> None:
     ours, other = ends
+    ours.agree(terms())
     with pytest.raises(TimeoutError):
         ours.receive(0.01)
     sender = threading.Thread(target=ours.send, args=[Bye("x" * LARGE)])
@@ -117,17 +118,19 @@ def test_a_peer_that_does_not_read_is_given_up_after_the_time_of_the_terms(
 @pytest.mark.parametrize(
     ("agreed", "message", "match"),
     [
+        (None, Bye("x" * MAX_HELLO), f"above the cap of {MAX_HELLO}"),
         (terms(frame_bytes=100), Bye("x" * 100), "bye takes 10[0-9] bytes, above the cap of 100"),
         (terms(frame_values=50), Measured([1] * 50, [], [], [], 0, 0, 0, 0, 0, []), "measured has more than 50 values"),
         (terms(frame_bytes=1 << 60), Bye("x" * MAX_FRAME), f"above the cap of {MAX_FRAME}"),
     ],
-    ids=["bytes", "values", "terms above the protocol's"],
+    ids=["before the terms", "bytes", "values", "terms above the protocol's"],
 )
 def test_no_frame_is_sent_that_the_controller_would_not_read(
-    ends: tuple[channel.Channel, socket.socket], agreed: Terms, message: Any, match: str
+    ends: tuple[channel.Channel, socket.socket], agreed: Terms | None, message: Any, match: str
 ) -> None:
     ours, other = ends
-    ours.agree(agreed)
+    if agreed is not None:
+        ours.agree(agreed)
     with pytest.raises(ProtocolError, match=match):
         ours.send(message)
     ours.send(Bye("fits"))

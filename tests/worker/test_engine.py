@@ -333,7 +333,7 @@ def test_without_a_controller_it_shrinks_by_itself(squeezed: Callable[[int], Non
     expected = bits(plain(x))
     forwards(model, x, 7)
     attached(model).session.close("the controller is gone")
-    assert status(model).controller == "gone"
+    assert status(model).controller == "lost: this side closed it (the controller is gone)"
     squeezed(ACTIVATION // 2)
     right = 0
     for _ in range(8):

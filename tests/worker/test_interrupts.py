@@ -169,7 +169,7 @@ def test_a_call_that_waited_while_the_model_was_detached_is_the_plain_models(car
 
     attachment = optimem._find(model)
     assert attachment is not None
-    leave = attachment.session.close
+    leave = attachment.close
 
     def close(reason: str) -> None:
         caller.start()
@@ -177,7 +177,7 @@ def test_a_call_that_waited_while_the_model_was_detached_is_the_plain_models(car
         leave(reason)
 
     caller = threading.Thread(target=call)
-    attachment.session.close = close  # type: ignore[method-assign]
+    attachment.close = close  # type: ignore[method-assign]
     optimem.detach(model)
     caller.join(60)
     assert bits(outputs) == wanted

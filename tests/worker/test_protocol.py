@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimem.wire import channel, protocol, session
+from optimem.wire import channel, protocol
 from optimem.wire.protocol import ProtocolError, decode, encode
 
 TESTDATA = Path(__file__).resolve().parents[2] / "ipc" / "testdata"
@@ -40,7 +40,8 @@ def test_the_limits_before_the_welcome_are_those_of_the_go_side() -> None:
         "Protocol": protocol.VERSION,
         "FrameBytes": protocol.MAX_FRAME,
         "FrameValues": protocol.MAX_VALUES,
-        "HelloNS": session._HELLO_S * 1e9,
+        "HelloBytes": protocol.MAX_HELLO,
+        "HelloNS": channel.HELLO_S * 1e9,
         "WritingNS": channel._SEND_S * 1e9,
     }
 

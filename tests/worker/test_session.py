@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import linecache
 import logging
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -97,8 +100,8 @@ def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cont
 
 def until_over(talk: session.Session) -> None:
     """Wait until the session is over."""
-    with talk._news:
-        assert talk._news.wait_for(lambda: talk.lost, PATIENCE)
+    talk._threads[1].join(PATIENCE)  # its end is the last word
+    assert talk.lost
 
 
 def until_taken(talk: session.Session, controller: Controller) -> None:
@@ -201,7 +204,7 @@ def test_an_interrupted_question_is_given_up(controller: Controller, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(talk._news, "wait_for", interrupt)
+        patched.setattr(talk, "_wait", interrupt)
         with pytest.raises(KeyboardInterrupt):
             talk.ask_for_plan(TIMES)
     controller.say(plan(1, answers=1))
@@ -270,6 +273,100 @@ def test_bytes_that_are_late_are_said_to_be(
     debt.pay(3)
     assert late in caplog.text
     assert bool(late) == bool(caplog.text)
+
+
+# Exceptions from the handlers of signals, which may come between any two lines, Python's own included.
+
+
+class Strike:
+    """Raises KeyboardInterrupt at the `at`th line or return of the wire, or of Python's threads, on this thread."""
+
+    FILES = frozenset({session.__file__, channel.__file__, threading.__file__, queue.__file__})
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self.came = False
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename not in self.FILES:
+            return None
+        if event in ("line", "return") and not leaves_a_block(frame):
+            self._left -= 1
+            if not self._left:
+                sys.settrace(None)
+                self.came = True
+                raise KeyboardInterrupt
+        return self
+
+
+def leaves_a_block(frame: FrameType) -> bool:
+    """Tell whether a `with` statement ends its block on its own line, where Python looks for no signals."""
+    starts = [start for start, _, number in frame.f_code.co_lines() if number == frame.f_lineno]
+    lines = linecache.getlines(frame.f_code.co_filename)
+    return lines[frame.f_lineno - 1].lstrip().startswith("with ") and frame.f_lasti != starts[0]
+
+
+def struck(at: int, act: Callable[[], object]) -> bool:
+    """Do `act`, struck at its `at`th line. Return False where it has fewer."""
+    strike = Strike(at)
+    sys.settrace(strike)
+    try:
+        act()
+    except KeyboardInterrupt:
+        assert strike.came
+    finally:
+        sys.settrace(None)
+    return strike.came
+
+
+def from_another_thread(act: Callable[[], object]) -> None:
+    """Do `act` on another thread, which must not wait for what this one holds."""
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "it waits for a lock"
+
+
+ACTS: dict[str, Callable[[session.Session], object]] = {
+    "telling": lambda talk: talk.tell(REPORT),
+    "asking": lambda talk: talk.ask_for_plan(TIMES),
+    "a new plan": lambda talk: (talk._take(plan(1, answers=0)), talk.new_plan()),
+    "bytes to give back": lambda talk: (talk._take(Shrink(3, 0)), talk.settle(3)),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_an_exception_at_any_line_leaves_no_lock_locked(controller: Controller, name: str) -> None:
+    controller.terms = dataclasses.replace(TERMS, planning_ns=1)
+    talk, at = controller.welcome(), 1
+    while struck(at, lambda: ACTS[name](talk)):
+        from_another_thread(lambda: talk._take(Shrink(1, 0)))
+        from_another_thread(lambda: talk.tell(REPORT))
+        at += 1
+    assert at > 5
+    assert not talk.lost
+    talk.close("done")
+
+
+def test_an_exception_while_closing_leaves_no_lock_locked(controller: Controller) -> None:
+    at, came = 1, True
+    while came:
+        talk = controller.welcome()
+        came = struck(at, lambda talk=talk: talk.close("done"))  # type: ignore[misc]
+        from_another_thread(lambda talk=talk: talk.close("done"))  # type: ignore[misc]
+        assert talk.lost
+        assert not talk._threads[1].is_alive()
+        controller.hang_up()
+        at += 1
+    assert at > 5
+
+
+def test_the_handler_of_a_signal_may_use_the_session_that_it_interrupts(controller: Controller) -> None:
+    talk = controller.welcome()
+    with talk._changing:
+        talk.tell(REPORT)
+        talk.close("done")
+    assert [controller.hear(), controller.hear()] == [REPORT, Bye("done")]
 
 
 # Endings: each has words of its own, and only one is called a loss of the controller.
@@ -348,6 +445,16 @@ def test_a_controller_that_does_not_read_is_called_stuck(controller: Controller)
     until_over(talk)
     assert talk.ending == "the controller is stuck (the other side has not read for 0.05 s)"
     talk.close("done")
+
+
+def test_a_failure_before_any_session_is_told_however_long_its_text(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMEM_SPAWNED", "1")
+    session.announce_failure("bad_input", "\N{SNOWMAN}" * MAX_FRAME)
+    told = channel.Channel(controller._listener.accept()[0]).receive(PATIENCE)
+    assert isinstance(told, Failure)
+    assert set(told.text) == {"\N{SNOWMAN}"}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import os
 import weakref
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -181,7 +182,7 @@ def plan(
     """
     wish = _wish(mode, vram, max_layer_size, max_capacity if mode == "chunk" else "")
     manifest, times = _known(model, device, wish, inputs)
-    free = 0 if wish.vram else times.free_bytes if times else _device_of(model, device).memory()[0]
+    free = 0 if wish.vram else times.free_bytes if times else _device_of(model, device).free()
     return forecast.ask(
         manifest, times, forecast.Question(wish, free, _size(link), None if curve is None else tuple(map(_size, curve)))
     )
@@ -226,7 +227,7 @@ def _farewell() -> None:
     """Report on every model to its controller when the program ends."""
     for attachment in [each for each in _attached.values() if not each.detached]:
         attachment.report()
-        attachment.session.close("the program ends")
+        attachment.close("the program ends")
 
 
 def _attach(model: Model, device: torch.device | str | None, wish: Wish, habits: Habits) -> Model:
@@ -255,7 +256,13 @@ def _tie(model: nn.Module, card: Card, wish: Wish, habits: Habits) -> None:
     finally:
         if attachment.detached:
             del _attached[id(model)]
-    weakref.finalize(attachment, card.device.settle).atexit = False  # its bytes are freed after all copies into them
+    weakref.finalize(attachment, _settle, card.device, os.getpid()).atexit = False  # before its bytes are freed
+
+
+def _settle(device: Device, process: int) -> None:
+    """Wait for all copies, where they are of this process and not of the one that it was forked from."""
+    if os.getpid() == process:
+        device.settle()
 
 
 def _refuse_tied(model: nn.Module) -> None:

@@ -104,7 +104,7 @@ class Card:
 
     def free(self, owner: object) -> int:
         """Return the bytes that `owner` may use: those that are free, and those that it uses already."""
-        return self.device.memory()[0] + self.used(owner)
+        return self.device.free() + self.used(owner)
 
     def forget_freed(self, owner: object) -> None:
         """Note that bytes which nobody claimed when `owner` came are free by now, where they are."""
@@ -146,3 +146,8 @@ def card_of(found: torch.device, open_device: Callable[[torch.device], Device]) 
         if where not in _cards:
             _cards[where] = Card(open_device(found))
         return _cards[where]
+
+
+def is_open(found: torch.device) -> bool:
+    """Tell whether this process has opened the card that `found` is."""
+    return torch.empty(0, device=found).device in _cards

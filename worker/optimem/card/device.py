@@ -144,6 +144,12 @@ class Device(ABC):
         free, total = answer
         return int(free) + max(0, self._stat("memory_reserved") - self.allocated()), int(total)
 
+    def free(self) -> int:
+        """Return the bytes that this process could still take, as messages tell it: 1 on a full card, since 0 is "not
+        known"."""
+        free, total = self.memory()
+        return free or min(1, total)
+
     def allocated(self) -> int:
         """Return the bytes in tensors of this process now."""
         return self._stat("memory_allocated") or self._stat("current_allocated_memory", argument=False)
@@ -357,6 +363,11 @@ def _first_text(paths: Iterable[str]) -> str:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             return Path(path).read_text().strip()
     return ""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a device had no memory left. A driver that finds none for itself raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
 
 
 def first_line(error: BaseException) -> str:

@@ -9,8 +9,8 @@ import os
 import torch
 
 from ..errors import BadInput
-from .card import Card, card_of
-from .device import AsyncDevice, Device, SyncDevice, first_line, has_streams, module_of
+from .card import Card, card_of, is_open
+from .device import AsyncDevice, Device, SyncDevice, first_line, has_streams, module_of, ran_out_of_memory
 
 # Device types that need a package of their own, imported when the type is first named.
 PACKAGES = {"simgpu": "simgpu", "xla": "torch_xla", "npu": "torch_npu", "hpu": "habana_frameworks.torch"}
@@ -23,7 +23,7 @@ def resolve(device: torch.device | str | None) -> torch.device:
     """Return the torch device that `device` names.
 
     None and "auto" mean $OPTIMEM_DEVICE, else the machine's accelerator, else the simulated card; "sim:rtx4090" is the
-    simulated card as that model. Raises BadInput if there is no such device.
+    simulated card as that model. Raises BadInput if there is no such device, and if its memory is full.
     """
     spec = str(device) if device is not None else os.environ.get("OPTIMEM_DEVICE") or "auto"
     if spec == "auto":
@@ -41,8 +41,22 @@ def resolve(device: torch.device | str | None) -> torch.device:
     except BadInput:
         raise
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        if ran_out_of_memory(error):
+            if is_open(found):  # what is on the card may be the caller's models
+                return found
+            raise BadInput(_how_full(found, error)) from error
         raise BadInput(f"no such device: {spec} ({first_line(error)}); {_what_there_is()}") from error
     return found
+
+
+def _how_full(found: torch.device, error: BaseException) -> str:
+    there = SyncDevice(found)
+    free, total = there.memory()
+    figures = f"{free} of its {total} bytes are free, {there.allocated()} are in tensors of this process"
+    return (
+        f"{found} is full: {figures if total else first_line(error)}; delete tensors that lie there, end other programs "
+        "that use it, or choose another device with device=... or --device"
+    )
 
 
 def open_device(device: torch.device | str | None) -> Device:

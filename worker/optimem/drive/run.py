@@ -132,7 +132,7 @@ def _run_under_plan(
         attach = optimem.page if order.mode == "page" else optimem.chunk
         attach(call.model, device.torch)
     attachment = optimem._attached.get(id(call.model))
-    talk = attachment.session if attachment else _talk_of_the_cpu(call.model, device)
+    talk = None if attachment else _talk_of_the_cpu(call.model, device)
     outputs = []
     for _ in range(order.forwards):
         if stop.is_set():
@@ -142,6 +142,8 @@ def _run_under_plan(
     device.settle()
     if attachment:
         attachment.report()
+        talk = attachment.session
+    assert talk is not None
     return talk, outputs
 
 

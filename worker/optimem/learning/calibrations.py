@@ -1,8 +1,9 @@
 """Measurements of earlier runs, kept in the user's cache: the link of a card, and the step times of models on it.
 
 One JSON file per card, driver and link (docs/architecture.md, "What is kept between runs"). Files come from outside, so
-every figure is checked on the way in; a wrong one is as good as absent. If two processes write a file at once, one of the
-two stays. Nothing here is worth an error: if the cache cannot be used, everything is measured again.
+every figure is checked on the way in; a wrong or impossible one is as good as absent. The folder may hold files of others:
+only files with names of our own are read, replaced or deleted. If two processes write a file at once, one of the two stays.
+Nothing here is worth an error: if the cache cannot be used, everything is measured again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import re
 import stat
 import tempfile
 import time
@@ -36,9 +38,14 @@ _MOST_CARDS, _MOST_MODELS = 32, 16
 _MOST_STEPS = 1 << 16
 _AGE_S = 30 * 24 * 3600  # a link may have been measured while others used it
 _ROOM = 32 << 20  # bytes to measure with; more make a link no better
+_OURS = re.compile(r"optimem-[0-9a-f]{32}\.json|\.optimem-\w{8}\.tmp")  # names that nothing but this module makes
 
-_LATENCY_NS, _RATE = (0, 10**9), (10**6, 10**14)
+# What is possible at all: a copy begins within a tenth of a second, and no RAM is read at 10 TB/s.
+_LATENCY_NS, _RATE = (0, 10**8), (10**6, 10**13)
 _STEP_NS, _BYTES, _SECONDS = (0, 10**13), (0, 1 << 50), (0, 1 << 40)
+# What is possible for a forward that has just been recorded: the same steps took no more than that.
+_SLOWER, _LEAST_NS = 100, 10**6  # times as long in all; the recording's resolution in ns
+_LARGER, _LEAST_BYTES = 4, 256 << 20  # times the largest step; what libraries may reserve for work of their own, in bytes
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,12 @@ def kept_link(device: Device, kind: str, room: int, measure: Callable[[], Link])
     `kind` names the memory at its host end, `room` is the bytes to measure with: a link that was measured with less than
     that, and with less than `_ROOM`, is measured again.
     """
-    shelf = _Shelf(device)
+    shelf, most = _Shelf(device), _card_bytes(device)
     known = shelf.read().get("links", {}).get(kind)
-    link = _link(known, min(room, _ROOM))
+    link = _link(known, min(room, _ROOM), most)
     if link is None:
         link = measure()
-        if _link([*astuple(link), room, _now()], 0) is not None:
+        if _link([*astuple(link), room, _now()], 0, most) is not None:
             shelf.change(lambda card: card["links"].update({kind: [*astuple(link), room, _now()]}))
     return link
 
@@ -72,13 +79,20 @@ def model_key(manifest: Manifest, inputs: Any) -> str:
     return _digest(repr((manifest, shapes, str(torch.__version__))))
 
 
-def recall(device: Device, key: str, steps: int) -> KeptSteps | None:
-    """Return the kept times of a model of `steps` steps on this card; None if there are none."""
+def recall(device: Device, key: str, recorded: KeptSteps) -> KeptSteps | None:
+    """Return the kept times of a model on this card; None if there are none, and for times that are impossible for a forward
+    that was `recorded` just now."""
     entry = _Shelf(device).read().get("models", {}).get(key)
-    if not isinstance(entry, list) or len(entry) != 3:
+    if not isinstance(entry, list) or len(entry) != 3 or not _is_within(entry[2], (0, _now())):
         return None
-    compute, activations = _numbers(entry[0], steps, _STEP_NS), _numbers(entry[1], steps, _BYTES)
-    return None if compute is None or activations is None else KeptSteps(compute, activations)
+    count = len(recorded.compute_ns)
+    most = min(_card_bytes(device), _LARGER * max(recorded.activations, default=0) + _LEAST_BYTES)
+    compute, activations = _numbers(entry[0], count, _STEP_NS), _numbers(entry[1], count, (0, most))
+    if compute is None or activations is None:
+        return None
+    if sum(compute) > _SLOWER * max(sum(recorded.compute_ns), _LEAST_NS):
+        return None
+    return KeptSteps(compute, activations)
 
 
 def remember(device: Device, key: str, steps: KeptSteps) -> None:
@@ -115,7 +129,7 @@ class _Shelf:
         uuid = device.uuid() or f"{platform.node()} {device.torch}"
         self._card = [uuid, device.name(), device.driver(), device.link()]
         where = directory()
-        self._path = where / f"{_digest(repr(self._card))}.json" if where else None
+        self._path = where / f"optimem-{_digest(repr(self._card))}.json" if where else None
 
     def read(self) -> dict[str, Any]:
         """Return the file's parts; empty if there is no file that can be trusted."""
@@ -169,7 +183,7 @@ def _check_owner(about: os.stat_result) -> None:
 def _write(path: Path, text: str) -> None:
     """Replace a file in one step, readable by nobody else. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)  # mode 0600
+    handle, name = tempfile.mkstemp(prefix=".optimem-", suffix=".tmp", dir=path.parent)  # mode 0600
     try:
         with open(handle, "w") as file:
             file.write(text)
@@ -182,8 +196,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _drop_oldest(where: Path) -> None:
-    """Keep the files that were written last. Half-written ones of interrupted runs count too."""
-    files = sorted((*where.glob("*.json"), *where.glob(".*.tmp")), key=_written, reverse=True)
+    """Keep those of our files that were written last. Half-written ones of interrupted runs count too."""
+    files = sorted((file for file in where.iterdir() if _OURS.fullmatch(file.name)), key=_written, reverse=True)
     for file in files[_MOST_CARDS:]:
         file.unlink(missing_ok=True)
 
@@ -201,14 +215,20 @@ def _is_ours(told: Any, card: list[str]) -> bool:
     return isinstance(told.get("links"), dict) and isinstance(told.get("models"), dict)
 
 
-def _link(told: Any, room: int) -> Link | None:
-    """Return a kept link (latency, rate, bytes it was measured with, when), if it is fresh and `room` not larger."""
+def _link(told: Any, room: int, most: int) -> Link | None:
+    """Return a kept link (latency, rate, bytes it was measured with, when), if it is fresh, was measured with `most` bytes
+    at most, and `room` is not larger."""
     if not isinstance(told, list) or len(told) != 4:
         return None
-    if not all(map(_is_within, told, (_LATENCY_NS, _RATE, _BYTES, _SECONDS))):
+    if not all(map(_is_within, told, (_LATENCY_NS, _RATE, (0, most), _SECONDS))):
         return None
     fresh = 0 <= _now() - told[3] < _AGE_S
     return Link(told[0], told[1]) if fresh and told[2] >= room else None
+
+
+def _card_bytes(device: Device) -> int:
+    """Return how many bytes the card has; where it does not tell, more than any card has."""
+    return device.memory()[1] or _BYTES[1]
 
 
 def _numbers(told: Any, count: int, limits: tuple[int, int]) -> list[int] | None:

@@ -17,7 +17,6 @@ from .calibrate import Link
 
 def hello(device: Device) -> protocol.Hello:
     """Describe this process and its card."""
-    free, total = device.memory()
     return protocol.Hello(
         protocol=protocol.VERSION,
         python=platform.python_version(),
@@ -27,8 +26,8 @@ def hello(device: Device) -> protocol.Hello:
             index=device.torch.index or 0,
             uuid=device.uuid(),
             name=device.name(),
-            total_bytes=total,
-            free_bytes=free,
+            total_bytes=device.memory()[1],
+            free_bytes=device.free(),
             simulated=device.capabilities.simulated,
         ),
     )

@@ -42,6 +42,7 @@ class Times:
         self._link = self._crossing = Link(0, 0)
         self._inputs: list[torch.Tensor] = []  # of the recorded call, as shapes
         self.steps = StepTimes()  # of the recording in force
+        self._recorded: calibrations.KeptSteps | None = None  # what it took itself, where kept times took their place
 
     def measure_link(self, slab: torch.Tensor, room: int) -> None:
         """Measure the link, once, while it is idle, with as much of `slab` as fits into `room` bytes on the device."""
@@ -66,13 +67,24 @@ class Times:
     def learn(self, recording: Recording, manifest: Manifest, *, on_cpu: bool) -> None:
         """Take the times of a recorded forward, or the better ones that an earlier run has kept of the same recording."""
         self.steps = StepTimes(cpu_ns=recording.step_ns) if on_cpu else StepTimes(compute_ns=recording.step_ns)
+        self._recorded = None
         if self._mode != "page":
             return
         self.steps.key = calibrations.model_key(manifest, self._inputs)
-        known = calibrations.recall(self._device, self.steps.key, recording.steps)
+        recorded = calibrations.KeptSteps(recording.step_ns, list(recording.step_bytes))
+        known = calibrations.recall(self._device, self.steps.key, recorded)
         if known is not None:
+            self._recorded = recorded
             self.steps.compute_ns = known.compute_ns
             recording.step_bytes[:] = map(max, recording.step_bytes, known.activations)
+
+    def doubt(self, recording: Recording) -> bool:
+        """Take the times of the recorded forward itself in place of kept ones. Return False where none were kept."""
+        recorded, self._recorded = self._recorded, None
+        if recorded is None:
+            return False
+        self.steps.compute_ns, recording.step_bytes[:] = recorded.compute_ns, recorded.activations
+        return True
 
     def learn_cpu(self, steps: Steps) -> None:
         """Take the times of a forward that ran on the CPU."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ..wire.session import Session
+from ..wire.contact import Contact
 from .shortage import Shortage
 
 
 class Allowance:
     """Sizes are bytes. Growing is a grant of more."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, contact: Contact) -> None:
+        self._contact = contact
         self._granted = 0
         self.given = 0  # asked back by the controller since the latest grant, and answered
         self.short: Shortage | None = None  # what the next forward must be spared
@@ -25,11 +25,11 @@ class Allowance:
 
     def owed(self) -> int:
         """Return the bytes that the controller wants back and has not got yet."""
-        return self._session.debt
+        return self._contact.session.debt
 
     def settle(self, asked: int, freed: int) -> None:
         """Note that weights gave `freed` bytes back of the bytes that were `asked`: as many as could be."""
-        self._session.settle(asked)
+        self._contact.session.settle(asked)
         self.given += max(freed, asked)
 
     def take_short(self) -> Shortage | None:

@@ -29,7 +29,8 @@ from ..seams import modes
 from ..seams.casts import Casts
 from ..seams.gate import Gate
 from ..seams.retry import Arguments
-from ..wire import protocol
+from ..wire import forks, protocol
+from ..wire.contact import Contact
 from ..wire.session import Session
 from . import callers
 from .agreement import Agreement
@@ -60,6 +61,8 @@ class Attachment:
         weakref.finalize(self, self._casts.restore).atexit = False
         self._broken = False  # a call was cut short, or a plan: nothing on the device may be trusted
         self.detached = True  # nothing ties to the model
+        self.forked = False  # this is a copy in a child, and the card's memory is the parent's
+        forks.note(self)
 
     def attach(self) -> None:
         """Tie to the model. Raises BadInput or ControllerError before anything is touched. If it is cut short, either
@@ -70,10 +73,10 @@ class Attachment:
         """Tie to the model as it is now. Raises BadInput or ControllerError before anything is touched, and leaves nothing
         behind whatever else is raised."""
         inventory = take_stock(self._model)
-        self.session = Session.open(describe.hello(self.card.device))
+        self._contact = Contact(describe.hello(self.card.device))
         with ExitStack() as undo:
             undo.callback(setattr, self, "detached", True)
-            undo.callback(self.session.close, "attaching failed")
+            undo.callback(self._contact.close, "attaching failed")
             first = self._first_agreement(inventory)
             borders = Borders(self._enter, self._leave, self._before_load, self._recover)
             self._tied = Tied(
@@ -88,10 +91,10 @@ class Attachment:
                 borders=borders,
                 undo=undo,
             )
-            self._journal = Journal(self.session, self._tied, forwards)
-            self._agreed = Negotiation(self.session, self._tied, self._journal, first, self._leave_as_found)
+            self._journal = Journal(self._contact, self._tied, forwards)
+            self._agreed = Negotiation(self._contact, self._tied, self._journal, first, self._leave_as_found)
             self._call = self._idle = self._no_call()
-            weakref.finalize(self, self.session.close, "collected").atexit = False
+            weakref.finalize(self, self._contact.close, "collected").atexit = False
             self.detached = False
             undo.pop_all()
 
@@ -104,6 +107,19 @@ class Attachment:
             why = self.session.ending or "the controller did not answer in time"
             raise ControllerError(f"the model has no plan: {why}; try again, or start another controller: optimemctl serve")
         return Agreement(plan, manifest, None, tuple(units), None)
+
+    @property
+    def session(self) -> Session:
+        """The conversation with the controller that counts now."""
+        return self._contact.session
+
+    def close(self, reason: str) -> None:
+        """Say bye to the controller, and look for no other one."""
+        self._contact.close(reason)
+
+    def leave_to_parent(self) -> None:
+        """Refuse calls in a forked child."""
+        self.forked = True
 
     def _no_call(self) -> Call:
         call = Call(Entry("", None), self._tied, self._journal)
@@ -132,7 +148,7 @@ class Attachment:
         self._casts.restore()
         self.report()
         self._tied.untie()
-        self.session.close("detached")
+        self.close("detached")
         self._agreed.curriculum.state = State.DETACHED
         self.detached = True
         self._broken = False
@@ -161,7 +177,7 @@ class Attachment:
             state=self._agreed.curriculum.state,
             mode=self.wish.mode,
             forwards=self._journal.forwards,
-            lost=self.session.lost,
+            controller=self._contact.standing,
         )
 
     def shares(self, model: nn.Module) -> str | None:
@@ -175,12 +191,16 @@ class Attachment:
 
     def report(self) -> None:
         """Tell the controller how the plan fares, up to the last forward that the device has done."""
+        if self.forked:
+            return
         self._tied.meter.read()
         self._journal.report(self._agreed.agreement)
 
     # The borders of a forward. These run on the caller's thread, at every entry and exit of a tied module.
 
     def _enter(self, path: str, args: Any, kwargs: Any, frame: FrameType) -> tuple[Any, Any]:
+        if self.forked:
+            raise BadInput(callers.FORKED)
         try:
             outermost = self._gate.enter(path, frame)
             if outermost:

@@ -19,6 +19,11 @@ KEPT_VIEW = (
     "or before optimem is attached"
 )
 
+FORKED = (
+    "this process was forked from the one that attached the model, and the card's memory does not come along; start the "
+    "process with multiprocessing's spawn method, or attach the model in it and not before the fork"
+)
+
 
 def refuse_bad_call(inputs: Any, training: str | None) -> None:
     """Raise BadInput for inputs that inference does not take, and where module `training` is in training mode."""

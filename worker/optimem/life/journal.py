@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ..wire import protocol
-from ..wire.session import Session
+from ..wire.contact import Contact
 from .agreement import Agreement
 from .shortage import Shortage
 from .tied import Tied
@@ -16,8 +16,8 @@ _REPORT_S = 0.1
 class Journal:
     """What is counted over the life of one attachment."""
 
-    def __init__(self, session: Session, tied: Tied, forwards: int = 0) -> None:
-        self._session, self._tied = session, tied
+    def __init__(self, contact: Contact, tied: Tied, forwards: int = 0) -> None:
+        self._contact, self._tied = contact, tied
         self.forwards = forwards
         tied.card.reset_peaks()  # highs before this model was attached are none of its own
         self._peak = tied.card.measured(tied)
@@ -36,7 +36,7 @@ class Journal:
         tied = self._tied
         shortage = Shortage.of(error, tied.card.device, tied.weight_bytes, self._peak.bytes())
         shortage.explain(error, retried=tied.habits.retry)
-        self._session.tell(shortage.message())
+        self._contact.session.tell(shortage.message())
         return shortage
 
     def report_now_and_then(self, agreement: Agreement) -> None:
@@ -47,7 +47,7 @@ class Journal:
     def report(self, agreement: Agreement) -> None:
         """Tell the controller how the plan fares, up to the last forward whose times were read."""
         self._reported = time.monotonic()
-        self._session.tell(self._message(agreement))
+        self._contact.session.tell(self._message(agreement))
 
     def _message(self, agreement: Agreement) -> protocol.Report:
         tied, recording = self._tied, agreement.recording

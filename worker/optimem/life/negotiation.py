@@ -6,6 +6,7 @@ It asks for plans and puts them in force. `attachment` tells it what has come of
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,9 +15,10 @@ from ..learning import describe
 from ..learning.calibrate import Steps
 from ..model.recording import Recording
 from ..model.units import Unit, by_reading
+from ..residency.placements import placement_of
 from ..residency.sides import CPU
 from ..wire import protocol
-from ..wire.session import Session
+from ..wire.contact import Contact, Introduction
 from .agreement import Agreement
 from .allowance import Allowance
 from .calls import Call, PlannedCall, WeighedCall
@@ -32,14 +34,17 @@ log = logging.getLogger("optimem")
 class Negotiation:
     """Holds the agreement in force, the state, and the allowance."""
 
-    def __init__(self, session: Session, tied: Tied, journal: Journal, first: Agreement, detach: Callable[[], None]) -> None:
+    def __init__(self, contact: Contact, tied: Tied, journal: Journal, first: Agreement, detach: Callable[[], None]) -> None:
         """`first` is the agreement before anything was recorded; `detach` unties the model where nothing can be agreed."""
         self.agreement = first
         self.curriculum = Curriculum()
-        self.allowance = Allowance(session)
+        self.allowance = Allowance(contact)
         self.allowance.grant(first.plan.budget_bytes)
         self.settled = True  # False while another agreement is being put in force
-        self._session, self._tied, self._journal, self._detach = session, tied, journal, detach
+        self._contact, self._tied, self._journal, self._detach = contact, tied, journal, detach
+        self._registered = first.manifest
+        ours = weakref.ref(self)
+        contact.keep(lambda: _introduction(ours()))
 
     def conclude(self, call: Call, outcome: Outcome) -> None:
         """Act on what has come of `call`."""
@@ -66,7 +71,7 @@ class Negotiation:
             fits=agreed.device_bytes <= self.allowance.room(),
             weighs=self.agreement.manifest.wish.mode == "auto" and agreed.streams,
             more=self.curriculum.more,
-            again=self.curriculum.few and not self.allowance.given and not self._session.lost,
+            again=self.curriculum.few and not self.allowance.given and not self._contact.session.lost,
         )
         state = self.curriculum.take(outcome, path, facts)
         if isinstance(outcome, Refused):
@@ -84,13 +89,23 @@ class Negotiation:
         tied.times.learn(recording, manifest, on_cpu=tied.learner.start == CPU)
         agreed = False
         try:
-            agreed = self._plan_anew(manifest, recording, units)
+            agreed = self._plan_with_kept_times(manifest, recording, units)
         except BadInput as refusal:
             return Refused(refusal=refusal)
         finally:
             if not agreed:  # whatever has come in between
                 tied.times.steps = before
         return Learnt(recording=recording) if agreed else Unplanned()
+
+    def _plan_with_kept_times(self, manifest: protocol.Manifest, recording: Recording, units: tuple[Unit, ...]) -> bool:
+        """As `_plan_anew`. Times of an earlier run that no plan can be made from count as absent."""
+        try:
+            return self._plan_anew(manifest, recording, units)
+        except BadInput as refusal:
+            if not self._tied.times.doubt(recording):
+                raise
+            log.info("optimem: times of an earlier run are dropped, since no plan can be made from them (%s)", refusal)
+        return self._plan_anew(manifest, recording, units)
 
     def _answer_refusal(self, refused: Refused, state: State) -> None:
         """Go on under the agreement in force. Where there is none, detach the model and raise BadInput."""
@@ -120,7 +135,7 @@ class Negotiation:
         """Ask for a plan from all that is known, and follow it. Return False where nobody is there to ask. Raises BadInput
         where none can be had."""
         measured = self._measured(recording, units)
-        plan = self._session.ask_for_plan(manifest, measured)
+        plan = self._contact.session.ask_for_plan(manifest, measured)
         if plan is None:
             return False
         self.follow(Agreement(plan, manifest, measured, units, recording), recorded=True)
@@ -154,7 +169,7 @@ class Negotiation:
         measured = self._measured(agreed.recording, agreed.units)
         self.agreement = replace(agreed, measured=measured)
         self._journal.report(agreed)
-        self._session.tell(measured)
+        self._contact.session.tell(measured)
         self._tied.tie()
 
     def make_room(self) -> None:
@@ -175,7 +190,7 @@ class Negotiation:
     def _shrink_to(self, shortage: Shortage) -> bool:
         """Follow a plan that spares the bytes of `shortage`, of which the controller was told. Return False without one."""
         agreed = self.agreement
-        if self._session.lost:
+        if self._contact.session.lost:
             freed = self._tied.engine.shrink(shortage.room(), at_start=True)
             self._tied.tie()
             return bool(freed)
@@ -188,8 +203,37 @@ class Negotiation:
             return False
 
     def adopt_new_plan(self) -> None:
-        """Follow a plan that came unasked, if there is one."""
-        plan, agreed = self._session.new_plan(), self.agreement
-        if plan is not None and agreed.recording is not None and plan.version > agreed.plan.version:
+        """Follow a plan that came unasked, or the one that a new session began with, if there is one."""
+        if not self._adopt(self._contact.renew(self.agreement.manifest), renewed=True):
+            self._adopt(self._contact.session.new_plan(), renewed=False)
+
+    def _adopt(self, plan: protocol.Plan | None, *, renewed: bool) -> bool:
+        """Follow `plan`. Return False for none. The versions of a renewed session have nothing to do with those before."""
+        agreed = self.agreement
+        if plan is None:
+            return False
+        if agreed.recording is None and renewed:
+            self.agreement = replace(agreed, plan=plan)
+            self.allowance.grant(plan.budget_bytes)
+        elif agreed.recording is None:
+            return False
+        elif renewed or plan.version > agreed.plan.version:
+            weighing = self.curriculum.state is State.WEIGHING
             self.follow(replace(agreed, plan=plan), recorded=False)
-            self._move_on(Replanned(), "")
+            if renewed and weighing:
+                self._tied.tie(weighing=True)
+            else:
+                self._move_on(Replanned(), "")
+        return True
+
+    def introduction(self) -> Introduction:
+        """Return what a further controller is to be told. May be called on any thread."""
+        agreed = self.agreement
+        if agreed.measured is None:
+            return Introduction(self._registered, None)
+        held = sorted(unit for page in agreed.plan.pages if placement_of(page.placement).resident for unit in page.units)
+        return Introduction(self._registered, (agreed.manifest, replace(agreed.measured, held=held)))
+
+
+def _introduction(negotiation: Negotiation | None) -> Introduction | None:
+    return negotiation.introduction() if negotiation is not None else None

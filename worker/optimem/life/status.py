@@ -37,11 +37,11 @@ class Status:
     h2d_bytes: int
     misses: int
     pinned_bytes: int
-    controller: str  # "connected" or "gone"
+    controller: str  # "connected", or "lost: ..." with the reason, and when the next one is looked for
     notes: tuple[str, ...]  # what is not paged or held through whole forwards, what "equal" means: "mean: a buffer, ..."
 
     @classmethod
-    def of(cls, tied: Tied, agreement: Agreement, *, state: State, mode: str, forwards: int, lost: bool) -> Status:
+    def of(cls, tied: Tied, agreement: Agreement, *, state: State, mode: str, forwards: int, controller: str) -> Status:
         """Say how a model stands under `agreement`."""
         plan, placements = agreement.plan, agreement.placements
         return cls(
@@ -64,7 +64,7 @@ class Status:
             h2d_bytes=tied.moved,
             misses=tied.engine.misses,
             pinned_bytes=tied.store.pinned_bytes,
-            controller="gone" if lost else "connected",
+            controller=controller,
             notes=tuple(_notes(tied, agreement)),
         )
 

@@ -16,9 +16,10 @@ import threading
 import time
 from pathlib import Path
 
-from .protocol import MAX_FRAME, MAX_VALUES, Message, ProtocolError, Terms, decode, encode
+from .protocol import MAX_FRAME, MAX_HELLO, MAX_VALUES, Message, ProtocolError, Terms, decode, encode
 
 _HEADER = struct.Struct(">I")
+HELLO_S = 10.0  # for connecting, and from hello to its answer
 _SEND_S = 10.0  # how long to wait for a peer that does not read, before there are terms
 # Numbers of macOS, which Python's socket module does not name.
 _SOL_LOCAL, _LOCAL_PEERCRED = 0, 1
@@ -43,7 +44,7 @@ class Channel:
         self._sending = threading.Lock()
         self._read = bytearray()  # the beginning of a frame whose end has not come yet
         self._writing_s = _SEND_S
-        self._most_bytes, self._most_values = MAX_FRAME, MAX_VALUES
+        self._most_bytes, self._most_values = MAX_HELLO, MAX_VALUES
 
     def agree(self, terms: Terms) -> None:
         """Send under `terms` from now on."""
@@ -85,6 +86,10 @@ class Channel:
     def close(self) -> None:
         """End the connection and release a thread that waits in `receive`. Idempotent."""
         self._shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def leave_to_parent(self) -> None:
+        """Close a forked child's copy of the connection, which stays open at the parent's."""
         self._connection.close()
 
     def _shutdown(self, direction: int) -> None:

@@ -16,6 +16,7 @@ import msgpack
 
 VERSION = 4
 MAX_FRAME = 16 << 20  # bytes of a frame's body
+MAX_HELLO = 64 << 10  # bytes of a body before the welcome
 MAX_VALUES = 1 << 20  # in all arrays of a frame together
 _MAX_UINT = (1 << 64) - 1
 

@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..errors import BadInput, ControllerError
+from ..errors import BadInput, ControllerError, OptimemError
 from . import channel as wire
-from . import private
+from . import forks, places
 from .protocol import (
     Bye,
     Failure,
@@ -38,7 +38,7 @@ from .protocol import (
 
 log = logging.getLogger("optimem")
 
-_HELLO_S = 10.0  # for connecting, and from hello to its answer
+_TEXT = 16_000  # characters of a failure before the welcome, of up to four bytes each
 _UNSENT = 1024  # messages that may wait for a slow controller before the newest are dropped
 
 
@@ -51,14 +51,22 @@ on_stop: Callable[[str], None] = _note_stop
 
 
 class Session:
-    """An open conversation. Thread-safe."""
+    """An open conversation. Thread-safe.
 
-    def __init__(self, channel: wire.Channel, welcome: Welcome) -> None:
+    An exception may come at any line of the caller's thread, from a signal's handler, and leaves no lock locked: locks are
+    those of the interpreter, taken by `with` alone, and whoever waits does so at a SimpleQueue.
+    """
+
+    def __init__(self, channel: wire.Channel, welcome: Welcome, after: Callable[[], None]) -> None:
+        """`after` is called on a thread of the session's own once it is over."""
         channel.agree(welcome.terms)
         self.id = welcome.session
         self.terms = welcome.terms
+        self.wanted = False  # that the session is over: this side closed it, or was asked to stop
         self._channel = channel
-        self._news = threading.Condition()
+        self._after = after
+        self._changing = threading.RLock()  # which finalizers and signal handlers may take too
+        self._bell: queue.SimpleQueue[None] | None = None  # rung for whoever waits for a plan
         self._answers = _Answers()
         self._debt = _Debt()
         self._measured = 0  # messages of that kind so far
@@ -68,25 +76,28 @@ class Session:
             threading.Thread(target=self._receive, name=f"optimem-receive-{self.id}", daemon=True),
             threading.Thread(target=self._send, name=f"optimem-send-{self.id}", daemon=True),
         ]
-        for thread in self._threads:
-            thread.start()
+        forks.note(self)
+        try:
+            for thread in reversed(self._threads):  # the one that receives waits for the other's end
+                thread.start()
+        except BaseException:
+            self._end("it was cut short", wanted=True)
+            raise
 
     @classmethod
     def open(cls, hello: Hello) -> Session:
         """Find or start a controller and open a session with it. Raises ControllerError."""
-        channel = connect()
+        _, channel = places.find()
+        return cls.begin(channel, hello)
+
+    @classmethod
+    def begin(cls, channel: wire.Channel, hello: Hello, after: Callable[[], None] = lambda: None) -> Session:
+        """Open a session over `channel`. Raises ControllerError."""
         try:
-            channel.send(hello)
-            answer = channel.receive(_HELLO_S)
-        except (wire.ChannelClosed, ProtocolError, TimeoutError) as error:
+            return cls(channel, _greet(channel, hello), after)
+        except BaseException:
             channel.close()
-            raise ControllerError(f"the controller did not answer hello: {error}") from error
-        if isinstance(answer, Welcome):
-            return cls(channel, answer)
-        channel.close()
-        if isinstance(answer, Failure):
-            raise ControllerError(f"{answer.code}: {answer.text}")
-        raise ControllerError(f"the controller answered {type(answer).__name__} where it should have said welcome")
+            raise
 
     @property
     def lost(self) -> bool:
@@ -108,28 +119,21 @@ class Session:
         of the recorded forward. It may be interrupted. An answer that comes later is dropped, and so is every plan until the
         next question: the controller plans for the messages of the question that was given up.
         """
-        with self._news:
-            self._answers.expect(self._measured + sum(isinstance(message, Measured) for message in messages))
-            settled = False
-            try:
-                settled = self._post(*messages) and self._news.wait_for(self._settled, _seconds(self.terms.planning_ns))
-            finally:
-                if not settled:
-                    self._answers.give_up()
-            if not settled:
-                log.warning("optimem: the controller sent no plan in time; going on without a new one")
-            plan = self._answers.pick_up()
-            self._debt.settle_with(plan)
-            return plan
+        try:
+            if self._ask(*messages) and self._wait(_seconds(self.terms.planning_ns)):
+                return self._pick_up()
+        except OptimemError:  # a refusal, after which plans that come for the recording before count again
+            raise
+        except BaseException:
+            self._give_up()
+            raise
+        self._give_up()
+        log.warning("optimem: the controller sent no plan in time; going on without a new one")
+        return None
 
     def new_plan(self) -> Plan | None:
         """Return a plan that came unasked since the last call."""
-        if self._answers.plan is None:
-            return None
-        with self._news:
-            plan = self._answers.pick_up()
-            self._debt.settle_with(plan)
-        return plan
+        return None if self._answers.plan is None else self._pick_up()
 
     @property
     def debt(self) -> int:
@@ -139,7 +143,7 @@ class Session:
 
     def settle(self, nbytes: int) -> None:
         """Note that `nbytes` of the debt were answered: given back as far as that was possible."""
-        with self._news:
+        with self._changing:
             self._debt.pay(nbytes)
 
     def tell(self, message: Measured | Report | Short | Outcome) -> None:
@@ -148,18 +152,58 @@ class Session:
 
     def close(self, reason: str) -> None:
         """Say bye and end. Idempotent."""
-        self._end(f"this side closed it ({reason})", Bye(reason))
-        if threading.current_thread() not in self._threads:
+        self._end(f"this side closed it ({reason})", Bye(reason), wanted=True)
+        self._hang_up()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: be over. The parent's conversation goes on, and the controller notices nothing."""
+        self._changing = threading.RLock()
+        self._unsent = queue.SimpleQueue()
+        self._ending, self.wanted = "it belongs to the process that this one was forked from", True
+        self._channel.leave_to_parent()
+
+    def _hang_up(self) -> None:
+        """Close the connection once all was sent, or two seconds have passed."""
+        if threading.current_thread() is not self._threads[1]:
             self._threads[1].join(timeout=2.0)
         self._channel.close()
 
-    def _settled(self) -> bool:
-        return self._answers.settled() or bool(self._ending)
+    def _ask(self, *messages: Message) -> bool:
+        with self._changing:
+            self._answers.expect(self._measured + sum(isinstance(message, Measured) for message in messages))
+            self._bell = queue.SimpleQueue()
+            return self._post(*messages)
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait until an answer has come or the session is over. Return False where neither was so within `seconds`."""
+        bell, deadline = self._bell, time.monotonic() + seconds
+        while bell is not None and not (self._answers.settled() or self._ending):
+            try:
+                bell.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return False
+        return True
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            self._bell.put(None)
+
+    def _pick_up(self) -> Plan | None:
+        with self._changing:
+            self._bell = None
+            plan = self._answers.pick_up()
+            self._debt.settle_with(plan)
+        return plan
+
+    def _give_up(self) -> None:
+        with self._changing:
+            self._bell = None
+            self._answers.give_up()
 
     def _post(self, *messages: Message) -> bool:
         """Queue all `messages`, or none where the controller does not keep up. Return False for none; True where the session
         is over, which the caller sees by itself."""
-        with self._news:
+        with self._changing:
             if self._ending:
                 return True
             if self._unsent.qsize() + len(messages) > _UNSENT:
@@ -178,6 +222,7 @@ class Session:
                 log.warning("optimem: a message was not sent: %s", error)
             except wire.NotRead as error:
                 self._lose(f"the controller is stuck ({error})")
+                self._channel.close()
                 return
             except wire.ChannelClosed:  # the reader ends the session: the controller may have said why
                 return
@@ -193,36 +238,40 @@ class Session:
             if not self._ending:
                 silence_if_spawned()
             self._lose(f"the controller is gone ({error})")
+        self._hang_up()
+        self._after()
 
     def _take(self, message: Message) -> None:
-        with self._news:
+        with self._changing:
             if isinstance(message, Plan | Refused):
                 self._answers.take(message)
                 self._debt.note(message)
+                self._ring()
             elif isinstance(message, Shrink):
                 self._debt.add(message)
-            self._news.notify_all()
         if isinstance(message, Failure):
             self._lose(f"the controller ended the session ({message.code}: {message.text})")
         elif isinstance(message, Bye) and self._end(f"the controller said bye ({message.reason})"):
             log.info("optimem: %s; the last plan stays in force", self._ending)
-        elif isinstance(message, Stop) and self._end(f"the controller stopped it ({message.reason})", Bye("stopped")):
+        elif isinstance(message, Stop) and self._end(
+            f"the controller stopped it ({message.reason})", Bye("stopped"), wanted=True
+        ):
             on_stop(message.reason)
 
     def _lose(self, why: str) -> None:
         if self._end(why):
             log.warning("optimem: %s; the last plan stays in force", why)
 
-    def _end(self, how: str, last: Message | None = None) -> bool:
+    def _end(self, how: str, last: Message | None = None, *, wanted: bool = False) -> bool:
         """End the session after a `last` message. Return False where it is over already."""
-        with self._news:
+        with self._changing:
             if self._ending:
                 return False
-            self._ending = how
             if last is not None:
                 self._unsent.put(last)
-            self._unsent.put(None)
-            self._news.notify_all()
+            self._unsent.put(None)  # first, so that what is cut short here can be done again
+            self._ending, self.wanted = how, wanted
+            self._ring()
         return True
 
 
@@ -304,24 +353,14 @@ class _Debt:
             log.warning("optimem: %d device bytes are given back %.3f s later than the controller asked", nbytes, late)
 
 
-def connect() -> wire.Channel:
-    """Connect to the controller named by OPTIMEM_SOCKET, else to the user's, else to a private one started for us."""
-    named = os.environ.get("OPTIMEM_SOCKET")
-    if named:
-        return _dial(named)
-    try:
-        return wire.connect(wire.default_socket(), _HELLO_S)
-    except (OSError, wire.ChannelClosed):
-        return _dial(private.socket())
-
-
 def announce_failure(code: str, text: str) -> None:
     """Tell the controller that spawned us why we end, where no session of ours could. Never raises."""
     if os.environ.get("OPTIMEM_SPAWNED") != "1":
         return
     with contextlib.suppress(OSError, wire.ChannelClosed, ProtocolError, ControllerError):
-        channel = connect()
-        channel.send(Failure(code, text.encode(errors="replace").decode()))  # names of files may be no text
+        _, channel = places.find()
+        text = text.encode(errors="replace").decode()  # names of files may be no text
+        channel.send(Failure(code, text[:_TEXT]))
         channel.close()
 
 
@@ -334,13 +373,18 @@ def silence_if_spawned() -> None:
         os.close(nowhere)
 
 
-def _dial(path: str) -> wire.Channel:
+def _greet(channel: wire.Channel, hello: Hello) -> Welcome:
+    """Say hello and return the welcome. Raises ControllerError."""
     try:
-        return wire.connect(path, _HELLO_S)
-    except (OSError, wire.ChannelClosed) as error:
-        raise ControllerError(
-            f"no controller answers at {path} ({error}); start one with 'optimemctl serve' or unset OPTIMEM_SOCKET"
-        ) from error
+        channel.send(hello)
+        answer = channel.receive(wire.HELLO_S)
+    except (wire.ChannelClosed, ProtocolError, TimeoutError) as error:
+        raise ControllerError(f"the controller did not answer hello: {error}") from error
+    if isinstance(answer, Welcome):
+        return answer
+    if isinstance(answer, Failure):
+        raise ControllerError(f"{answer.code}: {answer.text}")
+    raise ControllerError(f"the controller answered {type(answer).__name__} where it should have said welcome")
 
 
 def _error(refusal: Refused) -> Exception:
