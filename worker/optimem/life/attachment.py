@@ -64,7 +64,7 @@ class Attachment:
     def _attach(self, *, forwards: int) -> None:
         """Tie to the model as it is now. Raises BadInput or ControllerError before anything is touched, and leaves nothing
         behind whatever else is raised."""
-        inventory = take_stock(self._model)
+        inventory = take_stock(self._model, device=self.card.device.torch)
         self.session = Session.open(describe.hello(self.card.device))
         with ExitStack() as undo:
             undo.callback(setattr, self, "detached", True)

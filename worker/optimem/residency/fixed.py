@@ -1,8 +1,9 @@
-"""Tensors that are not paged: buffers, parameters that share bytes with them, parameters of subclasses. Also packed
-parameters, which are no tensors at all.
+"""Tensors that are not paged: buffers, parameters that share bytes with them, parameters of some classes. Also packed
+parameters.
 
 The tensors stay on the device. They move as they are: shared bytes stay shared, strides stay. Packed parameters come from
-torch's dynamic quantisation; only the CPU can compute with them, so data goes there and comes back.
+torch's dynamic quantisation, which makes no tensors of them, or from bitsandbytes' way to compute on the CPU. Only the CPU
+can compute with them, so data goes there and comes back.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ..data import moving
-from ..model.units import Inventory, is_plain, named, spans_of
+from ..model.inner import data_class, is_plain
+from ..model.units import Inventory, holds_for_cpu, named, spans_of
 from ..model.weights import relocate
 from ..seams.hooks import Hook
 
@@ -26,9 +28,10 @@ _QUANTISED = "torch.ao.nn."
 def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
     """Move `tensors` to `device`. Each stays the same object."""
     away = [tensor for tensor in tensors if tensor.device.type != device.type]
+    there = next((tensor.device for tensor in away if tensor.device.type != "cpu"), device)
     with torch.inference_mode(False), torch.no_grad():
-        for span in spans_of(named(("", tensor) for tensor in away)):
-            block = span.source().to(device)
+        for span in spans_of(named(("", tensor) for tensor in away), device=there):
+            block = span.copy_to(torch.empty(span.nbytes, dtype=torch.uint8, device=device))
             for weight in span.weights:
                 weight.look(block, 0)
         for tensor in away:
@@ -106,8 +109,8 @@ class _Back(Hook):
 def _why(tensor: torch.Tensor) -> str:
     if not isinstance(tensor, nn.Parameter):
         return "a buffer, may be written to"
-    if type(tensor.data) is not torch.Tensor:
-        return f"a {type(tensor.data).__name__}, a tensor of a class of its own"
+    if data_class(tensor) is not torch.Tensor:
+        return f"a {data_class(tensor).__name__}, a tensor of a class of its own"
     if is_plain(tensor):
         return "a parameter that shares bytes with a buffer"
     return "a parameter without plain bytes"
@@ -116,7 +119,7 @@ def _why(tensor: torch.Tensor) -> str:
 def _holds_packed(module: nn.Module) -> bool:
     if isinstance(module, torch.jit.ScriptModule):
         return False
-    return any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
+    return holds_for_cpu(module) or any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
 
 
 def _computing(path: str, modules: dict[str, nn.Module]) -> Iterator[str]:

@@ -15,6 +15,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..card.device import Device
+from ..model.inner import innermost
 from ..model.units import Span, aligned, storage_pointer
 from .pieces import Held, Piece, by_block, keep
 from .store import Store, poison
@@ -68,6 +69,7 @@ class Touched:
         spans, starts, alive = self._seen.get(storage_pointer(tensor), ([], [], None))
         if alive is None or alive.expired():
             return None
+        tensor = innermost(tensor)
         return spans[bisect_right(starts, int(tensor.storage_offset()) * tensor.element_size()) - 1]
 
     def forget(self) -> None:
