@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 import models
 import optimem
 from models import WIDTH, rows
-from optimem.model.units import take_stock
+from optimem.model.units import by_owner, take_stock
 from same import bits, found, values
 
 MODES = pytest.mark.parametrize("attach", [optimem.page, optimem.chunk, optimem.fit])
@@ -289,32 +289,88 @@ def test_a_class_that_cannot_be_paged_is_kept_whole_and_named(card: torch.device
     right(model, expected, x, 1)
 
 
+@pytest.mark.parametrize("attach", [optimem.page, optimem.fit])
+def test_what_is_kept_counts_in_the_budget(card: torch.device, attach: Any) -> None:
+    model = Whole(256).eval()
+    paged = sum(unit.nbytes for unit in by_owner(take_stock(model).spans))
+    kept = 2 * 256 * WIDTH * 4
+    with pytest.raises(optimem.BadInput, match=rf"too small: .*cannot be paged.*pair \({kept} bytes\): quantise"):
+        attach(model, device=card, vram="50%")
+    attach(model, device=card, vram="90%")
+    status = optimem.status(model)
+    assert status is not None
+    assert status.budget_bytes == (paged + kept) * 9 // 10 - kept
+    assert f"pair: a TwoTensor, a tensor class that cannot be paged, {kept} bytes" in status.notes
+
+
+@pytest.mark.parametrize("attach", [optimem.page, optimem.fit])
+def test_bytes_for_what_is_kept_and_too_few_for_the_rest_are_refused(card: torch.device, attach: Any) -> None:
+    model = Whole(256).eval()
+    with pytest.raises(optimem.BadInput, match=r"pair \(65536 bytes\)"):
+        attach(model, device=card, vram=66_000)
+    assert optimem.status(model) is None
+
+
+@pytest.mark.parametrize("vram", ["50%", 66_000, "90%"])
+@pytest.mark.usefixtures("slow_cpu")
+def test_a_chunk_counts_what_is_kept(card: torch.device, vram: str | int) -> None:
+    model, x = Whole(256).eval(), rows(3, WIDTH)
+    with torch.no_grad():
+        expected = bits(model(x))
+    optimem.chunk(model, card, vram=vram)
+    right(model, expected, x)
+    status = optimem.status(model)
+    assert status is not None
+    assert (status.resident_bytes > 0) == (vram == "90%")
+
+
+def test_a_plan_counts_what_is_kept(card: torch.device) -> None:
+    with pytest.raises(optimem.BadInput, match="cannot be paged"):
+        optimem.plan(Whole(256).eval(), vram="50%")
+    whole = optimem.plan(Whole(256).eval(), vram="90%")
+    assert whole.budget_bytes < 0.9 * whole.weights_bytes
+
+
+@MODES
+def test_a_model_of_nothing_else_is_refused(card: torch.device, attach: Any) -> None:
+    class Nothing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pair = nn.Parameter(TwoTensor(rows(WIDTH), rows(WIDTH)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * (self.pair * 2).a
+
+    with pytest.raises(optimem.BadInput, match=r"nothing to page.*pair \(256 bytes\)"):
+        attach(Nothing().eval(), device=card, vram="100%")
+
+
 # The packages that people use.
 
 
 def bitsandbytes_4bit(**options: Any) -> nn.Module:
-    bnb = pytest.importorskip("bitsandbytes")
+    bnb = pytest.importorskip("bitsandbytes", exc_type=ImportError)
     layer = bnb.nn.Linear4bit(64, 64, compute_dtype=torch.float32, **options)
     layer.load_state_dict(nn.Linear(64, 64).state_dict())
     return layer.to("cpu")  # type: ignore[no-any-return]
 
 
 def bitsandbytes_8bit() -> nn.Module:
-    bnb = pytest.importorskip("bitsandbytes")
+    bnb = pytest.importorskip("bitsandbytes", exc_type=ImportError)
     layer = bnb.nn.Linear8bitLt(64, 64, has_fp16_weights=False)
     layer.load_state_dict(nn.Linear(64, 64).state_dict())
     return layer.to("cpu")  # type: ignore[no-any-return]
 
 
 def torchao(config: str) -> nn.Module:
-    quantization = pytest.importorskip("torchao.quantization")
+    quantization = pytest.importorskip("torchao.quantization", exc_type=ImportError)
     layer = nn.Sequential(nn.Linear(64, 64))
     quantization.quantize_(layer, getattr(quantization, config)())
     return layer
 
 
 def quanto(weights: str) -> nn.Module:
-    package = pytest.importorskip("optimum.quanto")
+    package = pytest.importorskip("optimum.quanto", exc_type=ImportError)
     layer = nn.Sequential(nn.Linear(64, 64))
     package.quantize(layer, weights=getattr(package, weights))
     package.freeze(layer)
@@ -322,8 +378,8 @@ def quanto(weights: str) -> nn.Module:
 
 
 def gguf(kind: str) -> nn.Module:
-    package = pytest.importorskip("gguf")
-    utils = pytest.importorskip("diffusers.quantizers.gguf.utils")
+    package = pytest.importorskip("gguf", exc_type=ImportError)
+    utils = pytest.importorskip("diffusers.quantizers.gguf.utils", exc_type=ImportError)
     plain, kind = nn.Linear(64, 64), package.GGMLQuantizationType[kind]
     numbers = torch.from_numpy(package.quants.quantize(plain.weight.detach().numpy(), kind))
     layer = utils.GGUFLinear(64, 64, bias=True, compute_dtype=torch.float32)

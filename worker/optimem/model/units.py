@@ -19,7 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from ..errors import BadInput
-from .inner import Makeup, innermost, is_for_cpu, is_plain, makeup
+from .inner import Makeup, innermost, inside, is_for_cpu, is_plain, makeup
 from .weights import Paged, extent
 
 # Spans begin at multiples of this in the slab, in a page and in the arena. It suits every dtype and vector load. Torch's
@@ -139,9 +139,26 @@ class Inventory:
     @property
     def fixed_bytes(self) -> int:
         """Bytes of the tensors that stay on the device, shared ones once."""
-        plain = spans_of(named(zip(self.fixed_names, self.fixed, strict=True)))
-        others = (tensor.numel() * tensor.element_size() for tensor in self.fixed if not is_plain(tensor))
-        return sum(span.nbytes for span in plain) + sum(others)
+        return _bytes_of(self._fixed())
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the weights among them."""
+        return _bytes_of((name, tensor) for name, tensor in self._fixed() if isinstance(tensor, nn.Parameter))
+
+    def kept(self) -> dict[str, int]:
+        """Return the weights that stay on the device by their names, with their bytes."""
+        return {name: _bytes_of([(name, tensor)]) for name, tensor in self._fixed() if isinstance(tensor, nn.Parameter)}
+
+    def _fixed(self) -> list[tuple[str, torch.Tensor]]:
+        return list(zip(self.fixed_names, self.fixed, strict=True))
+
+
+def _bytes_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:
+    """Return the bytes of tensors with their names, those in wrappers included, shared ones once."""
+    opened = [(name, part) for name, tensor in tensors for part in inside(tensor)]
+    others = (part.numel() * part.element_size() for _, part in opened if not is_plain(part))
+    return sum(span.nbytes for span in spans_of(named(opened))) + sum(others)
 
 
 def take_stock(model: nn.Module, *, loaded: bool = True, device: torch.device = _CPU) -> Inventory:

@@ -58,8 +58,20 @@ def together(inventory: Inventory) -> dict[int, str]:
 
 def kept(inventory: Inventory, model: nn.Module) -> tuple[str, ...]:
     """Return the names of what stays on the device, or on the CPU, and why it does."""
-    tensors = [f"{name}: {_why(tensor)}" for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True)]
+    sizes = inventory.kept()
+    tensors = [
+        f"{name}: {_why(tensor)}{f', {sizes[name]} bytes' if name in sizes else ''}"
+        for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True)
+    ]
     return *tensors, *(f"{path or 'the model'}: packed parameters, computed on the CPU" for path in packed(model))
+
+
+def kept_whole(inventory: Inventory) -> str:
+    """Return words about the largest weights that stay on the device whole, to follow a refusal; empty if there are none."""
+    sizes = sorted(inventory.kept().items(), key=lambda item: -item[1])
+    named = ", ".join(f"{name} ({size} bytes)" for name, size in sizes[:3])
+    more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
+    return f". Weights that cannot be paged are {named}{more}: quantise these in another way, or not at all" if sizes else ""
 
 
 def packed(model: nn.Module) -> list[str]:
@@ -110,7 +122,7 @@ def _why(tensor: torch.Tensor) -> str:
     if not isinstance(tensor, nn.Parameter):
         return "a buffer, may be written to"
     if data_class(tensor) is not torch.Tensor:
-        return f"a {data_class(tensor).__name__}, a tensor of a class of its own"
+        return f"a {data_class(tensor).__name__}, a tensor class that cannot be paged"
     if is_plain(tensor):
         return "a parameter that shares bytes with a buffer"
     return "a parameter without plain bytes"
