@@ -9,7 +9,7 @@ import torch
 from torch.utils._pytree import tree_iter
 
 from ..model.inner import inside
-from ..model.units import storage_pointer
+from ..model.units import address, storage_pointer
 
 
 class LiveBytes:
@@ -35,7 +35,7 @@ class LiveBytes:
 
     def _hold(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
-        pointer = storage.data_ptr()
+        pointer = address(storage)
         if pointer not in self._holders:
             self._holders[pointer] = 0
             self._sizes[pointer] = storage.nbytes()

@@ -66,7 +66,7 @@ class Recorder:
         self._seen: set[Span] = set()
         self._stack: list[str] = []
         self.live = LiveBytes()
-        self._watch = Watch(self._saw, self._made)
+        self._watch = Watch(self._saw, self._made, addresses=clock.capabilities.addresses)
 
     @property
     def stack(self) -> list[str]:

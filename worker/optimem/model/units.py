@@ -269,12 +269,26 @@ def _join(path: str, name: str) -> str:
 
 
 def storage_pointer(tensor: torch.Tensor) -> int:
-    """Return the address of the storage of `tensor`, of a wrapper the first one inside; -1 for sparse and other tensors
-    without one."""
+    """Return the address of the storage of `tensor`, of a wrapper the first one inside, or what stands for it on a device
+    without addresses; -1 for sparse and other tensors without a storage."""
     try:
-        return innermost(tensor).untyped_storage().data_ptr()
+        storage = innermost(tensor).untyped_storage()
     except (RuntimeError, NotImplementedError):
         return -1
+    return address(storage)
+
+
+def has_address(tensor: torch.Tensor) -> bool:
+    """Tell whether a plain tensor tells where its bytes lie."""
+    return tensor.data_ptr() != 0
+
+
+def address(storage: torch.UntypedStorage) -> int:
+    """Return the address of the bytes of `storage`, or that of torch's record of it where the bytes have none."""
+    try:
+        return storage.data_ptr() or int(storage._cdata)
+    except RuntimeError:
+        return int(storage._cdata)
 
 
 def use_count(storage: torch.UntypedStorage) -> int:
@@ -308,7 +322,7 @@ def _runs(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
     by_storage: dict[int, list[int]] = {}
     for index, tensor in enumerate(tensors):
         storage = tensor.untyped_storage()
-        by_storage.setdefault(storage.data_ptr() or storage._cdata, []).append(index)  # the meta device has no pointers
+        by_storage.setdefault(address(storage), []).append(index)
     groups: list[list[int]] = []
     for members in by_storage.values():
         groups.extend(_overlapping(members, [_range(tensors[i]) for i in members]))

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..data import moving
 from ..model.inner import data_class, is_plain
-from ..model.units import Inventory, holds_for_cpu, named, spans_of
+from ..model.units import Inventory, has_address, holds_for_cpu, named, spans_of
 from ..model.weights import relocate
 from ..seams.hooks import Hook
 
@@ -29,13 +29,14 @@ def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
     """Move `tensors` to `device`. Each stays the same object."""
     away = [tensor for tensor in tensors if tensor.device.type != device.type]
     there = next((tensor.device for tensor in away if tensor.device.type != "cpu"), device)
+    plain = [tensor for tensor in away if is_plain(tensor) and has_address(tensor)]
     with torch.inference_mode(False), torch.no_grad():
-        for span in spans_of(named(("", tensor) for tensor in away), device=there):
+        for span in spans_of(named(("", tensor) for tensor in plain), device=there):
             block = span.copy_to(torch.empty(span.nbytes, dtype=torch.uint8, device=device))
             for weight in span.weights:
                 weight.look(block, 0)
         for tensor in away:
-            if not is_plain(tensor):
+            if tensor.device.type != device.type:
                 relocate(tensor, device)
 
 
