@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 
 import optimem
 from effort import examples
-from families import CACHED, FAMILIES
-from models import TRAPS
+from families import CACHED, FAMILIES, seeded
+from models import TRAPS, WIDTH
 from optimem.card import device as devices
 from optimem.card import names
 from optimem.card.card import Card
 from optimem.model import weights
 from paged import MODES, attach_at_smallest
 from same import bits
+from test_tensor_classes import LAYERS, stack
 
 
 @pytest.fixture
@@ -109,6 +110,23 @@ def test_traps_where_tensors_are_values(values_only: torch.device, trap: str, mo
     first()
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+@torch.no_grad()
+def test_tensor_classes_where_tensors_are_values(values_only: torch.device, mode: str, make: Any) -> None:
+    model, x = stack(make), seeded(3, WIDTH)
+    expected = bits(stack(make)(x))
+
+    def first() -> None:
+        assert bits(model(x)) == expected
+
+    attach_at_smallest(model, values_only, mode, 60, first)
+    for _ in range(3):
+        first()
+    optimem.detach(model)
+    first()
+
+
 def test_writes_are_seen_where_tensors_are_values(values_only: torch.device) -> None:
     model, args, _ = made("plain stack")
     optimem.page(model, values_only, vram="60%")
@@ -122,13 +140,19 @@ def test_writes_are_seen_where_tensors_are_values(values_only: torch.device) -> 
             assert bits(model(*args)) == bits(plain(*args))
 
 
+def test_buffers_that_would_come_apart_are_refused(values_only: torch.device) -> None:
+    model, _, _ = made("buffers that are replaced, and views of others")
+    with pytest.raises(optimem.BadInput, match=r"sums and first share bytes.*clone"):
+        optimem.page(model, values_only, vram="60%")
+
+
 # torch_xla itself, in a process of its own: it and the simulated card both want to be the machine's other device.
 
 XLA = """
 import sys
 import torch
 import optimem
-from models import TRAPS
+from models import TRAPS, WIDTH
 from optimem.data import moving
 from paged import MODES, attach_at_smallest
 

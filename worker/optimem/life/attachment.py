@@ -24,7 +24,7 @@ from ..data import moving
 from ..errors import BadInput, ControllerError, OptimemError
 from ..learning import describe
 from ..model.units import Inventory, by_owner, take_stock
-from ..residency.fixed import kept_whole, send_to_cpu
+from ..residency.fixed import kept_whole, refuse_shared, send_to_cpu
 from ..seams import modes
 from ..seams.casts import Casts
 from ..seams.gate import Gate
@@ -65,6 +65,7 @@ class Attachment:
         """Tie to the model as it is now. Raises BadInput or ControllerError before anything is touched, and leaves nothing
         behind whatever else is raised."""
         inventory = take_stock(self._model, device=self.card.device.torch)
+        refuse_shared(inventory, self.card.device)
         self.session = Session.open(describe.hello(self.card.device))
         with ExitStack() as undo:
             undo.callback(setattr, self, "detached", True)

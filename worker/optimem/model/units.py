@@ -214,6 +214,8 @@ def holds_for_cpu(module: nn.Module) -> bool:
 def _shared_with(pageable: Sequence[Named], fixed: Iterable[tuple[str, torch.Tensor]]) -> set[int]:
     """Return the ids of parameters that share bytes with a fixed tensor: they cannot come and go without it."""
     others = named(fixed)
+    if not others:
+        return set()
     ids = {id(entry.made.parameter) for entry in others}
     spans = [{id(weight.parameter) for weight in span.weights} for span in spans_of([*pageable, *others])]
     return {key for span in spans if span & ids for key in span - ids}
@@ -313,7 +315,7 @@ def spans_of(
     for members in _connected([{tensors[i][0] for i in run} for run in runs], len(pageable)):
         found = [pageable[i] for i in members]
         holders = (path for entry in found for path in (owners or {}).get(id(entry.made.parameter), [entry.path]))
-        views = [tensors for i in members for tensors in viewed.get(i, ())]
+        views = [run for i in members for run in viewed.get(i, ())]
         yield _span(found, views, tuple(dict.fromkeys(holders)), device)
 
 

@@ -217,7 +217,8 @@ class InnerWeights:
         made = {id(part.parameter): view for part, (_, view) in zip(self.parts, looks, strict=True)}
         for wrapper in self.wrappers:
             made[id(wrapper)] = remade(wrapper, made)
-        return looks + [(wrapper, made[id(wrapper)]) for wrapper in self.wrappers]
+        swaps = isinstance(self.parts[0].target, Swapped)
+        return looks + [(Swapped(each) if swaps else each, made[id(each)]) for each in self.wrappers]
 
 
 def go_home(weights: Iterable[Paged]) -> None:

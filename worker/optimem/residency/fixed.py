@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from ..card.device import Device
 from ..data import moving
+from ..errors import BadInput
 from ..model.inner import data_class, is_plain
 from ..model.units import Inventory, has_address, holds_for_cpu, named, spans_of
 from ..model.weights import relocate
@@ -55,6 +57,17 @@ def together(inventory: Inventory) -> dict[int, str]:
     together, else they would come apart."""
     spans = spans_of(named(zip(inventory.fixed_names, inventory.fixed, strict=True)))
     return {id(weight.parameter): span.owner for span in spans if len(span.weights) > 1 for weight in span.weights}
+
+
+def refuse_shared(inventory: Inventory, device: Device) -> None:
+    """Raise BadInput for tensors that share bytes if these would come apart on `device`, which knows no addresses."""
+    shared = together(inventory)
+    if shared and not device.capabilities.addresses:
+        names = [name for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True) if id(tensor) in shared]
+        raise BadInput(
+            f"{names[0]} and {names[1]} share bytes, and on {device.torch} they would come apart; "
+            "make one a copy: tensor.clone()"
+        )
 
 
 def kept(inventory: Inventory, model: nn.Module) -> tuple[str, ...]:
