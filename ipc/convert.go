@@ -12,6 +12,7 @@ import (
 func ToManifest(m Manifest, measured Measured) (planner.Manifest, error) {
 	c := &converter{}
 	out := planner.Manifest{Model: m.Model, Recorded: m.Recorded}
+	out.Kept = c.size(m.KeptBytes, "kept_bytes")
 	out.Steps = c.steps(m, measured)
 	for i, u := range m.Units {
 		out.Units = append(out.Units, c.unit(u, i))

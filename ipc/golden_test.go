@@ -35,7 +35,7 @@ func vectors() map[string]Message {
 		}},
 		"manifest": &Manifest{
 			Model: "ResNet", Wish: Wish{Mode: "page", VRAM: "25%", MaxLayerSize: 1000, MaxCapacity: ""}, Recorded: true,
-			WeightsBytes: 178_195_616, BufferBytes: 422_000, Calls: 347, Steps: 3,
+			WeightsBytes: 178_195_616, KeptBytes: 65_536, BufferBytes: 422_000, Calls: 347, Steps: 3,
 			Units: []Unit{
 				{Path: "conv1", Kind: "Conv2d", Bytes: 37632, Parameters: 9408, Readers: []string{"conv1"}, Uses: []Use{{First: 1, Last: 1}}},
 				{Path: "fc", Kind: "Linear", Bytes: 8196096, Parameters: 2049000, Readers: []string{"fc", ""}, Uses: []Use{{First: 0, Last: 0}, {First: 2, Last: 2}}},

@@ -148,7 +148,7 @@ func costly() map[string][]byte {
 		body := binary.BigEndian.AppendUint32(append(start, 0xdd), uint32(count))
 		return append(append(body, bytes.Repeat(each, count)...), rest...)
 	}
-	manifest := append(begin("manifest"), 0x98, 0xa0, 0x94, 0xa0, 0xa0, 0, 0xa0, 0xc2, 0, 0, 0, 0)
+	manifest := append(begin("manifest"), 0x99, 0xa0, 0x94, 0xa0, 0xa0, 0, 0xa0, 0xc2, 0, 0, 0, 0, 0)
 	return map[string][]byte{
 		"texts":   many(append(begin("outcome"), 0x94, 0, 0, 0xa0), []byte{0xa0}, 1),
 		"numbers": many(append(begin("measured"), 0x9a), []byte{1}, 1, 0x90, 0x90, 0x90, 0, 0, 0, 0, 0, 0x90),

@@ -3,7 +3,7 @@ package ipc
 import "time"
 
 // Version is the protocol version. Two ends of different versions do not talk.
-const Version = 4
+const Version = 5
 
 // HelloGrace is how long the controller waits for a hello once a worker has connected, and how long the worker waits for
 // the answer. It applies before there is a welcome that could carry it.
@@ -55,7 +55,8 @@ type Manifest struct {
 	Wish         Wish
 	Recorded     bool
 	WeightsBytes uint64 // without alignment, shared storages counted once
-	BufferBytes  uint64
+	KeptBytes    uint64 // of weights that are not paged: they stay on the device whole
+	BufferBytes  uint64 // of all that stays there beside pages, those weights included
 	Calls        uint64 // module calls in one forward
 	Steps        uint64 // of one forward
 	Units        []Unit // in execution order once recorded

@@ -9,6 +9,7 @@ type Manifest struct {
 	Recorded bool
 	Steps    []Step
 	Units    []Unit
+	Kept     Bytes // of weights that are not paged: they stay on the device whole, beside all units
 }
 
 // A Step is the computation between two neighbouring borders, in execution order. A border is the entry or the exit of a reader.

@@ -22,6 +22,7 @@ type manifestDoc struct {
 	Notes     []name    `json:"notes,omitempty"`
 	Steps     []stepDoc `json:"steps,omitempty"`
 	Units     []unitDoc `json:"units"`
+	Kept      *whole    `json:"kept_bytes,omitzero"`
 }
 
 type stepDoc struct {
@@ -83,6 +84,7 @@ func (d manifestDoc) manifest() (Manifest, error) {
 	for _, s := range d.Steps {
 		m.Steps = append(m.Steps, s.step())
 	}
+	m.Kept = size(d.Kept)
 	if err := d.addUnits(&m); err != nil {
 		return m, err
 	}
@@ -205,7 +207,8 @@ func checkSums(m planner.Manifest, short bool) error {
 	if short {
 		owner = "units[%d]."
 	}
-	var time, size, parameters int64
+	var time, parameters int64
+	size := int64(m.Kept)
 	for i, s := range m.Steps {
 		if time += int64(s.Compute + s.CPU); time > largest {
 			return strict.Fault(fmt.Sprintf(owner+"compute_ns", i), "the times on the device and on the CPU so far add up to more than %d ns (2^50, 13 days): are they nanoseconds?", int64(largest))
@@ -231,7 +234,7 @@ func checkSums(m planner.Manifest, short bool) error {
 
 // doc is the manifest in the long form.
 func (m Manifest) doc() manifestDoc {
-	d := manifestDoc{Model: name(m.Model), Estimated: m.Estimated, Notes: names(m.Notes)}
+	d := manifestDoc{Model: name(m.Model), Estimated: m.Estimated, Notes: names(m.Notes), Kept: some(m.Kept)}
 	for _, s := range m.Steps {
 		d.Steps = append(d.Steps, stepDoc{this(s.Compute), some(s.CPU), some(s.Activations), some(s.Crossing)})
 	}

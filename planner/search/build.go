@@ -28,6 +28,9 @@ func Build(m planner.Manifest, machine planner.Machine, o planner.Options) (plan
 		return planner.Plan{}, fmt.Errorf("plan %s: the device does not tell how much memory it has: say how much to use, such as vram 6GiB or 25%%", m.Model)
 	}
 	forWeights, reserved := budget(m, machine, o)
+	if !o.Mode.Streams() {
+		forWeights = max(0, forWeights) // without a chunk the CPU computes with what is not paged
+	}
 	b := builder{m: m, machine: machine, o: o, budget: forWeights, reserve: reserved, holds: holds(m)}
 	switch {
 	case !o.Mode.Streams():

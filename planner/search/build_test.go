@@ -347,3 +347,18 @@ func mixed(n int) planner.Manifest {
 	}
 	return chainOf(sizes, times)
 }
+
+func TestAShareIsOfWeightsThatAreNotPagedToo(t *testing.T) {
+	m := uniform(10, 1<<20, 50_000)
+	m.Kept = 10 << 20
+	p := built(t, m, pcie, percent(75))
+	if p.Budget != 5<<20 {
+		t.Errorf("75 %% of 20 MiB, of which 10 MiB are kept, leave %v", p.Budget)
+	}
+	_, err := Build(m, pcie, percent(40))
+	var small *TooSmallError
+	want := "a budget of 8.0 MiB for weights is too small"
+	if !errors.As(err, &small) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "with the 10.0 MiB of weights that cannot be paged") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -13,6 +13,7 @@ type TooSmallError struct {
 	Budget  planner.Bytes
 	Need    planner.Bytes
 	Reserve planner.Bytes // kept for activations and others, beside the budget
+	Kept    planner.Bytes // of weights that are not paged; the budget is what is left beside them
 	What    string        // the page, or the units that must be resident
 }
 
@@ -21,9 +22,13 @@ func (e *TooSmallError) Missing() planner.Bytes { return e.Need - e.Budget }
 
 // Error names the budget, the weights that do not fit, their bytes, the missing bytes, and what to do.
 func (e *TooSmallError) Error() string {
-	text := fmt.Sprintf("a budget of %v for weights is too small: %s takes %v, so %v (%d bytes) are missing",
-		e.Budget, e.What, e.Need, e.Missing(), int64(e.Missing()))
-	if e.Reserve > 0 {
+	what := e.What + " takes"
+	if e.Kept > 0 {
+		what = fmt.Sprintf("%s, with the %v of weights that cannot be paged and stay on the device, takes", e.What, e.Kept)
+	}
+	text := fmt.Sprintf("a budget of %v for weights is too small: %s %v, so %v (%d bytes) are missing",
+		e.Budget+e.Kept, what, e.Need+e.Kept, e.Missing(), int64(e.Missing()))
+	if e.Reserve > e.Kept {
 		text += fmt.Sprintf(", beside the %v kept for activations", e.Reserve)
 	}
 	return text + "; give more device memory or page smaller modules"
@@ -31,7 +36,7 @@ func (e *TooSmallError) Error() string {
 
 // tooSmall is the error for weights that need more than the budget.
 func (b builder) tooSmall(need planner.Bytes, what string) error {
-	return &TooSmallError{Budget: b.budget, Need: need, Reserve: b.reserve, What: what}
+	return &TooSmallError{Budget: b.budget, Need: need, Reserve: b.reserve, Kept: b.m.Kept, What: what}
 }
 
 // largest is the unit with the most bytes.

@@ -43,7 +43,16 @@ def only_file(cache: Path) -> Path:
 
 def manifest(**changes: Any) -> Manifest:
     wish = Wish(mode="page", vram="", max_layer_size=0, max_capacity="")
-    told = {"model": "M", "wish": wish, "recorded": True, "weights_bytes": 1, "buffer_bytes": 0, "calls": 1, "steps": 2}
+    told = {
+        "model": "M",
+        "wish": wish,
+        "recorded": True,
+        "weights_bytes": 1,
+        "kept_bytes": 0,
+        "buffer_bytes": 0,
+        "calls": 1,
+        "steps": 2,
+    }
     return Manifest(**{**told, "units": [], **changes})
 
 

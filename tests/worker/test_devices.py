@@ -24,7 +24,7 @@ from same import bits
 def test_the_simulated_card_can_do_everything_and_says_that_it_is_simulated(card: torch.device) -> None:
     found = names.open_device("sim")
     assert isinstance(found, devices.AsyncDevice)
-    assert found.capabilities == devices.Capabilities(True, True, True, True, True)
+    assert found.capabilities == devices.Capabilities(True, True, True, True, True, True)
 
 
 @pytest.mark.parametrize("mode", [optimem.page, optimem.chunk])

@@ -244,7 +244,7 @@ def test_what_is_not_paged_is_named_with_the_reason(card: torch.device) -> None:
     status = optimem.status(model)
     assert status is not None
     notes = dict(note.split(": ", maxsplit=1) for note in status.notes)
-    assert "class of its own" in notes["own.pair"]
+    assert "tensor class" in notes["own.pair"]
     assert "on the CPU" in notes["packed.linear"]
     assert "on the CPU" in notes["packed.lstm"]
     assert "a buffer" in notes["norm.running_mean"]

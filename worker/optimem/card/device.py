@@ -2,12 +2,14 @@
 
 Two kinds share one interface. `AsyncDevice` has streams and events (cuda, xpu, simulated cards): copies run on a stream of
 their own, events order them, and the host never waits. `SyncDevice` is any other device with `.to` (mps, xla): a copy is
-done when it returns, and marks are host times. This file knows no modules, pages or plans.
+done when it returns, and marks are host times; a `LazyDevice` is told when to compute. This file knows no modules, pages
+or plans.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -25,13 +27,15 @@ _DRIVERS = ("/sys/module/nvidia/version", "/sys/module/amdgpu/version", "/sys/mo
 @dataclass(frozen=True)
 class Capabilities:
     """The abilities of a device. `pinned`: it can page-lock host memory. `registers`: it can page-lock any host memory, not
-    only torch's own allocations. `simulated`: its times and its memory are not those of a real card."""
+    only torch's own allocations. `simulated`: its times and its memory are not those of a real card. `addresses`: its
+    tensors tell where their bytes lie."""
 
     streams: bool
     pinned: bool
     registers: bool
     asynchronous: bool
     simulated: bool
+    addresses: bool
 
 
 class Device(ABC):
@@ -258,6 +262,13 @@ class SyncDevice(Device):
         _ask(self.torch, "synchronize", argument=False)
 
 
+class LazyDevice(SyncDevice):
+    """A device that computes only once it is told to, or a result is read: torch_xla's."""
+
+    def settle(self) -> None:
+        importlib.import_module("torch_xla").sync(wait=True)
+
+
 class HostClock(SyncDevice):
     """The CPU as a clock, whose host time is that of another device."""
 
@@ -277,6 +288,7 @@ def _capabilities(device: torch.device) -> Capabilities:
         registers=streams and _can_register(device),
         asynchronous=streams,
         simulated=bool(getattr(module_of(device), "simulated", False)),
+        addresses=torch.empty(1, dtype=torch.uint8, device=device).data_ptr() != 0,
     )
 
 

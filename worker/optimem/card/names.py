@@ -10,10 +10,11 @@ import torch
 
 from ..errors import BadInput
 from .card import Card, card_of, is_open
-from .device import AsyncDevice, Device, SyncDevice, first_line, has_streams, module_of, ran_out_of_memory
+from .device import AsyncDevice, Device, LazyDevice, SyncDevice, first_line, has_streams, module_of, ran_out_of_memory
 
 # Device types that need a package of their own, imported when the type is first named.
 PACKAGES = {"simgpu": "simgpu", "xla": "torch_xla", "npu": "torch_npu", "hpu": "habana_frameworks.torch"}
+LAZY = frozenset({"xla"})  # types of devices that compute only once they are told to
 ALIASES = {"sim": "simgpu", "gpu": "cuda"}
 # The device of `device=None` on a machine without an accelerator.
 FALLBACK = "simgpu"
@@ -62,7 +63,9 @@ def _how_full(found: torch.device, error: BaseException) -> str:
 def open_device(device: torch.device | str | None) -> Device:
     """Return a new object, asynchronous if possible, for the device that `device` names. Raises BadInput."""
     found = resolve(device)
-    return AsyncDevice(found) if has_streams(found) else SyncDevice(found)
+    if has_streams(found):
+        return AsyncDevice(found)
+    return LazyDevice(found) if found.type in LAZY else SyncDevice(found)
 
 
 def open_card(device: torch.device | str | None) -> Card:

@@ -129,15 +129,19 @@ def _registered(manifest: protocol.Manifest) -> dict[str, Any]:
     """Return the units alone: the planner assumes that each is read once, in a step of its own."""
     units = [_unit(unit) for unit in manifest.units]
     note = "no forward was recorded: each weight counts once, in the order of registration"
-    return {"model": manifest.model, "estimated": True, "notes": [note], "units": units}
+    return {"model": manifest.model, **_kept(manifest), "estimated": True, "notes": [note], "units": units}
 
 
 def _recorded(manifest: protocol.Manifest, times: protocol.Measured | None, mode: str) -> dict[str, Any]:
     units = [{**_unit(unit), "uses": [[use.first, use.last] for use in unit.uses]} for unit in manifest.units]
-    told = {"model": manifest.model, "steps": _steps(manifest.steps, times), "units": units}
+    told = {"model": manifest.model, **_kept(manifest), "steps": _steps(manifest.steps, times), "units": units}
     if manifest.wish.mode != mode:
         told["notes"] = [f"the forward was recorded in mode {manifest.wish.mode}, and its times are those of that mode"]
     return told
+
+
+def _kept(manifest: protocol.Manifest) -> dict[str, int]:
+    return _known(kept_bytes=manifest.kept_bytes)
 
 
 def _unit(unit: protocol.Unit) -> dict[str, Any]:

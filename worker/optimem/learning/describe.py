@@ -42,6 +42,7 @@ def manifest(
         wish=wish,
         recorded=recording is not None,
         weights_bytes=inventory.weights_bytes,
+        kept_bytes=inventory.kept_bytes,
         buffer_bytes=inventory.fixed_bytes,
         calls=len(recording.called) if recording else 0,
         steps=recording.steps if recording else 0,

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_iter
 
-from ..model.units import aligned, storage_pointer
+from ..model.inner import inside
+from ..model.units import address, aligned, storage_pointer
 
 
 class LiveBytes:
@@ -22,9 +23,10 @@ class LiveBytes:
 
     def note(self, output: Any) -> None:
         """Note the result of an operation."""
-        for tensor in tree_iter(output):
-            if isinstance(tensor, torch.Tensor) and storage_pointer(tensor) != -1:
-                self._hold(tensor)
+        for leaf in tree_iter(output):
+            for tensor in inside(leaf) if isinstance(leaf, torch.Tensor) else ():
+                if storage_pointer(tensor) != -1:
+                    self._hold(tensor)
 
     def take_peak(self) -> int:
         """Return the most bytes that were alive since the last call."""
@@ -33,7 +35,7 @@ class LiveBytes:
 
     def _hold(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
-        pointer = storage.data_ptr()
+        pointer = address(storage)
         if pointer not in self._holders:
             self._holders[pointer] = 0
             self._sizes[pointer] = aligned(storage.nbytes())

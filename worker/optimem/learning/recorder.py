@@ -68,7 +68,7 @@ class Recorder:
         self._stack: list[str] = []
         self._streams: list[int] = []  # current at the entries of the modules on the stack
         self.live = LiveBytes()
-        self._watch = Watch(self._saw, self._made)
+        self._watch = Watch(self._saw, self._made, addresses=clock.capabilities.addresses)
 
     @property
     def stack(self) -> list[str]:

@@ -24,7 +24,7 @@ from ..data import moving
 from ..errors import BadInput, ControllerError, OptimemError
 from ..learning import describe
 from ..model.units import Inventory, by_owner, take_stock
-from ..residency.fixed import send_to_cpu
+from ..residency.fixed import kept_whole, refuse_shared, send_to_cpu
 from ..seams import modes
 from ..seams.casts import Casts
 from ..seams.gate import Gate
@@ -72,7 +72,8 @@ class Attachment:
     def _attach(self, *, forwards: int) -> None:
         """Tie to the model as it is now. Raises BadInput or ControllerError before anything is touched, and leaves nothing
         behind whatever else is raised."""
-        inventory = take_stock(self._model)
+        inventory = take_stock(self._model, device=self.card.device.torch)
+        refuse_shared(inventory, self.card.device)
         self._contact = Contact(describe.hello(self.card.device))
         with ExitStack() as undo:
             undo.callback(setattr, self, "detached", True)
@@ -102,7 +103,10 @@ class Attachment:
         """Tell the controller what the model is made of, and take its first plan."""
         units = by_owner(inventory.spans)
         manifest = describe.manifest(self._model, self.wish, inventory, units, None)
-        plan = self.session.ask_for_plan(manifest)
+        try:
+            plan = self.session.ask_for_plan(manifest)
+        except BadInput as refusal:
+            raise BadInput(f"{refusal}{kept_whole(inventory)}") from refusal
         if plan is None:
             why = self.session.ending or "the controller did not answer in time"
             raise ControllerError(f"the model has no plan: {why}; try again, or start another controller: optimemctl serve")

@@ -307,7 +307,7 @@ class WatchedCall(PlannedCall):
 
     def __init__(self, entry: Entry, tied: Tied, journal: Journal, *, agreement: Agreement, allowance: Allowance) -> None:
         super().__init__(entry, tied, journal, agreement=agreement, allowance=allowance)
-        self._watch = Watch(self._bring, lambda made: None)
+        self._watch = Watch(self._bring, lambda made: None, addresses=tied.card.device.capabilities.addresses)
 
     def start(self, args: Any, kwargs: Any) -> None:
         super().start(args, kwargs)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..model.recording import Recording
 from ..model.units import Unit
 from ..residency.fixed import kept
-from ..seams.fastpaths import NOTE
+from ..seams import fastpaths, repacking
 from .agreement import Agreement
 from .state import State
 from .tied import Tied
@@ -73,7 +73,9 @@ def _notes(tied: Tied, agreement: Agreement) -> Iterator[str]:
     yield from kept(tied.inventory, tied.model)
     yield from held_throughout(agreement.units, agreement.recording)
     if tied.slow_path.needed:
-        yield NOTE
+        yield fastpaths.NOTE
+    if tied.formats.needed:
+        yield repacking.NOTE
 
 
 def held_throughout(units: Sequence[Unit], recording: Recording | None) -> Iterator[str]:

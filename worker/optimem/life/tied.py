@@ -31,6 +31,7 @@ from ..seams.casts import Casts
 from ..seams.fastpaths import SlowPath
 from ..seams.gate import Gate
 from ..seams.hooks import Ties
+from ..seams.repacking import Formats
 from ..seams.retry import Arguments, Retry
 
 
@@ -81,6 +82,9 @@ class Tied:
         self.times = Times(card.device, mode)
         self.meter = Meter(card.device, timed_forwards)
         self.slow_path = SlowPath(model)
+        self.formats = Formats(model)
+        undo.callback(self.formats.end)
+        self.formats.keep()
         undo.callback(card.leave, self)
         card.join(self)
         self._take_over(habits, undo)
@@ -117,6 +121,7 @@ class Tied:
         self.learner.touched.drop_all()
         self.packed_ties.untie()
         self.slow_path.end()
+        self.formats.end()
         self.engine.close()
         send_to_cpu(self.model)
         self.store.leave()

@@ -6,22 +6,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from ..errors import BadInput
-from .weights import Looks, Weight
+from .weights import Looks, Paged
 
 
 class Parameters:
     """All pageable parameters of a model. A check costs some 0.1 us per parameter, so a call makes each check once."""
 
-    def __init__(self, weights: Sequence[Weight]) -> None:
-        self._names = [weight.name for weight in weights]
+    def __init__(self, weights: Sequence[Paged]) -> None:
+        parts = [part for weight in weights for part in weight.parts]
+        self._names = [part.name for part in parts]
+        self._tensors = [part.parameter for part in parts]
+        self._targets = [part.target for part in parts]
+        self._dtypes = [part.dtype for part in parts]
+        # Tensors made in inference mode do not count writes.
+        self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]
         self._parameters = [weight.parameter for weight in weights]
-        self._dtypes = [weight.dtype for weight in weights]
-        # Parameters made in inference mode do not count writes.
-        self._counted = [parameter for parameter in self._parameters if not parameter.is_inference()]
-        self._frozen: list[nn.Parameter] = []
+        self._frozen: list[torch.Tensor] = []
         self._places: list[int] = []
         self._writes = 0
         self.note()
@@ -31,17 +33,17 @@ class Parameters:
         self._places, self._writes = self._where(), self._count()
 
     def moved(self) -> Looks:
-        """Return the parameters that point elsewhere than noted, each with what callers have put there."""
+        """Return the tensors that point elsewhere than noted, each with what callers have put there."""
         places = self._where()
         if places == self._places:
             return []
-        trios = zip(self._parameters, places, self._places, strict=True)
-        return [(parameter, parameter.data) for parameter, now, before in trios if now != before]
+        trios = zip(self._targets, places, self._places, strict=True)
+        return [(target, target.data) for target, now, before in trios if now != before]
 
     def refuse_recast(self) -> None:
         """Raise BadInput if a parameter has another dtype than when the model was attached."""
-        for name, parameter, dtype in zip(self._names, self._parameters, self._dtypes, strict=True):
-            if parameter.dtype != dtype:
+        for name, tensor, dtype in zip(self._names, self._tensors, self._dtypes, strict=True):
+            if tensor.dtype != dtype:
                 raise BadInput(
                     f"parameter {name} was given another dtype while a forward of the model was cut short; call "
                     "optimem.detach(model) and attach again"
@@ -75,7 +77,7 @@ class Parameters:
         self._frozen = []
 
     def _where(self) -> list[int]:
-        return list(map(torch.Tensor.data_ptr, self._parameters))
+        return list(map(torch.Tensor.data_ptr, self._tensors))
 
     def _count(self) -> int:
-        return sum([parameter._version for parameter in self._counted])
+        return sum([tensor._version for tensor in self._counted])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -19,13 +19,15 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from ..errors import BadInput
+from .inner import Makeup, innermost, inside, is_for_cpu, is_plain, makeup
 from .training import first_in_training
-from .weights import Weight, extent
+from .weights import Paged, extent
 
 # Spans begin at multiples of this in the slab, in a page and in the arena. It suits every dtype and vector load. Torch's
 # allocators round up to it too, so a span in a block of its own takes no more than planned.
 ALIGNMENT = 512
 ALIGNMENT_OF_DTYPES = 16  # bytes of the widest number
+_CPU = torch.device("cpu")
 
 
 def aligned(nbytes: int) -> int:
@@ -33,29 +35,32 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-# A parameter with the module that holds it: the module's path, the module, the parameter's full name, the parameter.
-Named = tuple[str, nn.Module, str, nn.Parameter]
+class Named(NamedTuple):
+    """A parameter with the dotted path and the class of the module that holds it, its full name, and its makeup."""
+
+    path: str
+    kind: str
+    name: str
+    made: Makeup
 
 
 @dataclass(frozen=True, eq=False)
-class Span:
-    """A run of bytes that all `weights` view. `owners` are the modules that registered one of them, `owner` is the first."""
+class Run:
+    """Neighbouring bytes of one storage, from byte `start` of it, which begin at byte `at` of their span."""
 
-    owner: str
-    kind: str
+    tensor: torch.Tensor  # that views the storage until it is re-pointed
+    start: int
     nbytes: int
-    start: int  # first byte in the original storage
+    at: int
     found: StorageWeakRef
-    weights: tuple[Weight, ...]
-    owners: tuple[str, ...]
 
     def source(self) -> torch.Tensor:
         """Return the original bytes, shape (nbytes,), uint8. Only before the parameters are re-pointed."""
-        storage = self.weights[0].parameter.untyped_storage()
+        storage = self.tensor.untyped_storage()
         return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, self.start, (self.nbytes,), (1,))
 
     def own(self, kept: torch.Tensor) -> torch.Tensor:
-        """Return a storage for this span alone with the bytes of `kept`, shape (nbytes,): the original one if somebody still
+        """Return a storage for this run alone with the bytes of `kept`, shape (nbytes,): the original one if somebody still
         views it, else a new one."""
         storage = torch.UntypedStorage._new_with_weak_ptr(self.found.cdata)
         if storage is None or self.start % ALIGNMENT_OF_DTYPES:
@@ -63,10 +68,36 @@ class Span:
         bytes_found = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage, self.start, (self.nbytes,), (1,))
         return bytes_found if torch.equal(bytes_found, kept) else bytes_found.copy_(kept)  # a mapped file may be read-only
 
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Bytes that `weights` view: one run, or several that tensors inside one weight view. `owners` are the modules that
+    registered one of the weights, `owner` is the first."""
+
+    owner: str
+    kind: str
+    nbytes: int
+    runs: tuple[Run, ...]
+    weights: tuple[Paged, ...]
+    owners: tuple[str, ...]
+
+    def copy_to(self, block: torch.Tensor) -> torch.Tensor:
+        """Copy the original bytes into `block`, shape (nbytes,), uint8, and return it. Only before the parameters are
+        re-pointed."""
+        for run in self.runs:
+            block[run.at :][: run.nbytes].copy_(run.source())
+        return block
+
+    def leave(self, kept: torch.Tensor) -> None:
+        """Point the weights to storages of their own with the bytes of `kept`, shape (nbytes,)."""
+        own = [(run.at, run.own(kept[run.at :][: run.nbytes])) for run in self.runs]
+        for weight in self.weights:
+            weight.leave(own)
+
     @property
     def parameters(self) -> int:
         """Number of elements, shared ones once."""
-        return self.nbytes // min(weight.dtype.itemsize for weight in self.weights)
+        return sum(run.nbytes // run.tensor.element_size() for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -92,13 +123,14 @@ class Unit:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All tensors of a model: spans that can be paged, and tensors that stay on the device (buffers, parameters that share
-    bytes with them, subclasses)."""
+    """All tensors of a model: spans that can be paged, tensors that stay on the device (buffers, parameters that share bytes
+    with them, classes that cannot be paged), and parameters that stay on the CPU."""
 
     spans: tuple[Span, ...]
     fixed: tuple[torch.Tensor, ...]
     fixed_names: tuple[str, ...]
     names: dict[int, str] = field(repr=False)
+    for_cpu: frozenset[int] = frozenset()  # ids of parameters that only the CPU can compute with
 
     @property
     def weights_bytes(self) -> int:
@@ -108,13 +140,31 @@ class Inventory:
     @property
     def fixed_bytes(self) -> int:
         """Bytes of the tensors that stay on the device, each in a block of its own, shared ones once."""
-        plain = spans_of(named(zip(self.fixed_names, self.fixed, strict=True)))
-        others = (aligned(tensor.numel() * tensor.element_size()) for tensor in self.fixed if not is_plain(tensor))
-        return sum(aligned(span.nbytes) for span in plain) + sum(others)
+        return _bytes_of(self._fixed())
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the weights among them."""
+        return _bytes_of((name, tensor) for name, tensor in self._fixed() if isinstance(tensor, nn.Parameter))
+
+    def kept(self) -> dict[str, int]:
+        """Return the weights that stay on the device by their names, with their bytes."""
+        return {name: _bytes_of([(name, tensor)]) for name, tensor in self._fixed() if isinstance(tensor, nn.Parameter)}
+
+    def _fixed(self) -> list[tuple[str, torch.Tensor]]:
+        return list(zip(self.fixed_names, self.fixed, strict=True))
 
 
-def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
-    """Return the inventory of `model`. Raises BadInput for a model that cannot be paged, before anything is touched.
+def _bytes_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:
+    """Return the bytes of tensors with their names, those in wrappers included, shared ones once, as blocks hold them."""
+    opened = [(name, part) for name, tensor in tensors for part in inside(tensor)]
+    others = (aligned(part.numel() * part.element_size()) for _, part in opened if not is_plain(part))
+    return sum(aligned(span.nbytes) for span in spans_of(named(opened))) + sum(others)
+
+
+def take_stock(model: nn.Module, *, loaded: bool = True, device: torch.device = _CPU) -> Inventory:
+    """Return the inventory of `model`, whose weights are to be paged to `device`. Raises BadInput for a model that cannot be
+    paged, before anything is touched.
 
     If `loaded` is False only sizes matter, and the weights may lie anywhere, on the meta device too.
     """
@@ -122,8 +172,11 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
     _refuse_training(model)
     names: dict[int, str] = {}
     owners: dict[int, list[str]] = {}
-    plain: list[Named] = []
+    pageable: list[Named] = []
     fixed: dict[int, tuple[str, torch.Tensor]] = {}
+    for_cpu = {
+        id(parameter) for module in model.modules() if holds_for_cpu(module) for parameter in module._parameters.values()
+    }
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
             if parameter is None:
@@ -134,33 +187,45 @@ def take_stock(model: nn.Module, *, loaded: bool = True) -> Inventory:
             full = _join(path, name)
             names[id(parameter)] = full
             _refuse_unusable(f"parameter {full}", parameter, loaded=loaded)
-            if is_plain(parameter):
-                plain.append((path, module, full, parameter))
+            if id(parameter) in for_cpu:
+                continue
+            made = makeup(parameter, module)
+            if made is not None:
+                pageable.append(Named(path, type(module).__name__, full, made))
             else:
                 fixed[id(parameter)] = full, parameter
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 _refuse_unusable(f"buffer {_join(path, name)}", buffer, loaded=loaded)
                 fixed.setdefault(id(buffer), (_join(path, name), buffer))
-    shared = _shared_with(plain, fixed.values())
-    fixed.update((id(parameter), (full, parameter)) for _, _, full, parameter in plain if id(parameter) in shared)
-    plain = [entry for entry in plain if id(entry[3]) not in shared]
+    shared = _shared_with(pageable, fixed.values())
+    fixed.update(
+        (id(made.parameter), (full, made.parameter)) for _, _, full, made in pageable if id(made.parameter) in shared
+    )
+    pageable = [entry for entry in pageable if id(entry.made.parameter) not in shared]
     fixed_names, tensors = zip(*fixed.values(), strict=True) if fixed else ((), ())
-    return Inventory(tuple(spans_of(plain, owners)), tensors, fixed_names, names)
+    return Inventory(tuple(spans_of(pageable, owners, device)), tensors, fixed_names, names, frozenset(for_cpu))
 
 
-def _shared_with(plain: Sequence[Named], fixed: Iterable[tuple[str, torch.Tensor]]) -> set[int]:
+def holds_for_cpu(module: nn.Module) -> bool:
+    """Tell whether a module has a parameter that only the CPU can compute with."""
+    return any(parameter is not None and is_for_cpu(parameter) for parameter in module._parameters.values())
+
+
+def _shared_with(pageable: Sequence[Named], fixed: Iterable[tuple[str, torch.Tensor]]) -> set[int]:
     """Return the ids of parameters that share bytes with a fixed tensor: they cannot come and go without it."""
     others = named(fixed)
-    ids = {id(tensor) for _, _, _, tensor in others}
-    spans = [{id(weight.parameter) for weight in span.weights} for span in spans_of([*plain, *others])]
+    if not others:
+        return set()
+    ids = {id(entry.made.parameter) for entry in others}
+    spans = [{id(weight.parameter) for weight in span.weights} for span in spans_of([*pageable, *others])]
     return {key for span in spans if span & ids for key in span - ids}
 
 
 def named(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[Named]:
     """Return the plain ones of `tensors`, which come with their full names, as `spans_of` takes them."""
     return [
-        (full.rpartition(".")[0], nn.Module(), full, cast(nn.Parameter, tensor))
+        Named(full.rpartition(".")[0], "Module", full, Makeup(tensor, (tensor,)))
         for full, tensor in tensors
         if is_plain(tensor)
     ]
@@ -207,11 +272,26 @@ def _join(path: str, name: str) -> str:
 
 
 def storage_pointer(tensor: torch.Tensor) -> int:
-    """Return the address of the storage of `tensor`; -1 for sparse and other tensors without one."""
+    """Return the address of the storage of `tensor`, of a wrapper the first one inside, or what stands for it on a device
+    without addresses; -1 for sparse and other tensors without a storage."""
     try:
-        return tensor.untyped_storage().data_ptr()
+        storage = innermost(tensor).untyped_storage()
     except (RuntimeError, NotImplementedError):
         return -1
+    return address(storage)
+
+
+def has_address(tensor: torch.Tensor) -> bool:
+    """Tell whether a plain tensor tells where its bytes lie."""
+    return tensor.data_ptr() != 0
+
+
+def address(storage: torch.UntypedStorage) -> int:
+    """Return the address of the bytes of `storage`, or that of torch's record of it where the bytes have none."""
+    try:
+        return storage.data_ptr() or int(storage._cdata)
+    except RuntimeError:
+        return int(storage._cdata)
 
 
 def use_count(storage: torch.UntypedStorage) -> int:
@@ -223,20 +303,33 @@ def _unit_path(owner: str, spans: Sequence[Span], *, whole: bool) -> str:
     return owner if owner and whole else spans[0].weights[0].name
 
 
-def spans_of(plain: Sequence[Named], owners: Mapping[int, Sequence[str]] | None = None) -> Iterator[Span]:
-    """Merge tensors whose bytes overlap, in the given order. `owners` has, by a tensor's id, the paths of all modules that
-    hold it; the default is the path that comes with the tensor."""
+def spans_of(
+    pageable: Sequence[Named], owners: Mapping[int, Sequence[str]] | None = None, device: torch.device = _CPU
+) -> Iterator[Span]:
+    """Merge parameters whose bytes overlap, in the given order. `owners` has, by a parameter's id, the paths of all modules
+    that hold it; the default is the path that comes with the parameter. The weights are to point to `device` and back."""
+    tensors = [(index, tensor) for index, entry in enumerate(pageable) for tensor in entry.made.plain]
+    runs = _runs([tensor for _, tensor in tensors])
+    viewed: dict[int, list[list[torch.Tensor]]] = {}  # by the first of the entries that view a run
+    for run in runs:
+        viewed.setdefault(tensors[run[0]][0], []).append([tensors[i][1] for i in run])
+    for members in _connected([{tensors[i][0] for i in run} for run in runs], len(pageable)):
+        found = [pageable[i] for i in members]
+        holders = (path for entry in found for path in (owners or {}).get(id(entry.made.parameter), [entry.path]))
+        views = [run for i in members for run in viewed.get(i, ())]
+        yield _span(found, views, tuple(dict.fromkeys(holders)), device)
+
+
+def _runs(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
+    """Return the indexes of tensors whose bytes overlap, together, in the order of the first ones."""
     by_storage: dict[int, list[int]] = {}
-    for index, (_, _, _, parameter) in enumerate(plain):
-        storage = parameter.untyped_storage()
-        by_storage.setdefault(storage.data_ptr() or storage._cdata, []).append(index)  # the meta device has no pointers
+    for index, tensor in enumerate(tensors):
+        storage = tensor.untyped_storage()
+        by_storage.setdefault(address(storage), []).append(index)
     groups: list[list[int]] = []
     for members in by_storage.values():
-        groups.extend(_overlapping(members, [_range(plain[i][3]) for i in members]))
-    for group in sorted(groups, key=min):
-        found = [plain[i] for i in sorted(group)]
-        holders = (path for entry in found for path in (owners or {}).get(id(entry[3]), [entry[0]]))
-        yield _span(found, tuple(dict.fromkeys(holders)))
+        groups.extend(_overlapping(members, [_range(tensors[i]) for i in members]))
+    return sorted(map(sorted, groups))
 
 
 def _overlapping(members: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -251,32 +344,37 @@ def _overlapping(members: Sequence[int], ranges: Sequence[tuple[int, int]]) -> l
     return groups
 
 
-def _span(group: Sequence[Named], owners: tuple[str, ...]) -> Span:
-    ranges = [_range(parameter) for _, _, _, parameter in group]
-    start, stop = min(low for low, _ in ranges), max(high for _, high in ranges)
+def _connected(groups: Iterable[set[int]], count: int) -> list[list[int]]:
+    """Return the numbers below `count` in groups: those in one of `groups` are together, and so are chains."""
+    together = {number: {number} for number in range(count)}
+    for group in groups:
+        joined = set[int]().union(*(together[number] for number in group))
+        together.update(dict.fromkeys(joined, joined))
+    return [sorted(group) for number, group in together.items() if number == min(group)]
+
+
+def _span(
+    group: Sequence[Named], tensors: Sequence[Sequence[torch.Tensor]], owners: tuple[str, ...], device: torch.device
+) -> Span:
+    """Return the span of the parameters in `group`, each of whose runs some `tensors` view."""
+    runs: list[Run] = []
+    starts: dict[int, int] = {}
+    for views in tensors:
+        ranges = [_range(tensor) for tensor in views]
+        first, end = min(low for low, _ in ranges), max(high for _, high in ranges)
+        at = aligned(runs[-1].at + runs[-1].nbytes) if runs else 0
+        narrow = min(views, key=torch.Tensor.element_size)
+        runs.append(Run(narrow, first, end - first, at, StorageWeakRef(narrow.untyped_storage())))
+        starts.update((id(tensor), at + low - first) for tensor, (low, _) in zip(views, ranges, strict=True))
     weights = tuple(
-        Weight(name, parameter, parameter.dtype, parameter.size(), parameter.stride(), low - start, parameter.is_inference())
-        for (_, _, name, parameter), (low, _) in zip(group, ranges, strict=True)
+        entry.made.weight(entry.name, [starts[id(each)] for each in entry.made.plain], device) for entry in group
     )
-    storage = StorageWeakRef(group[0][3].untyped_storage())
-    return Span(group[0][0], type(group[0][1]).__name__, stop - start, start, storage, weights, owners)
+    return Span(group[0].path, group[0].kind, runs[-1].at + runs[-1].nbytes, tuple(runs), weights, owners)
 
 
-def _range(parameter: nn.Parameter) -> tuple[int, int]:
-    start = int(parameter.storage_offset()) * parameter.element_size()
-    return start, start + extent(parameter.size(), parameter.stride(), parameter.dtype)
-
-
-def is_plain(parameter: torch.Tensor) -> bool:
-    """Tell whether a tensor is only bytes, a shape and strides, so that a view of other bytes can replace it."""
-    return (
-        type(parameter.data) is torch.Tensor
-        and parameter.layout is torch.strided
-        and parameter.numel() > 0
-        and not parameter.is_conj()
-        and not parameter.is_neg()
-        and not parameter.is_quantized
-    )
+def _range(tensor: torch.Tensor) -> tuple[int, int]:
+    start = int(tensor.storage_offset()) * tensor.element_size()
+    return start, start + extent(tensor.size(), tensor.stride(), tensor.dtype)
 
 
 def _refuse_scripted(model: nn.Module) -> None:

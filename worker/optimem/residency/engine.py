@@ -22,7 +22,7 @@ from .store import Store
 
 
 class Engine:
-    """A pager for the weights, sides for the data, and the tensors that are not paged: buffers, parameters of subclasses.
+    """A pager for the weights, sides for the data, and the tensors that are not paged: buffers, parameters of some classes.
 
     `start` is the device where forwards start, and end unless the caller wishes otherwise.
     """
@@ -42,7 +42,8 @@ class Engine:
         self._device = device
         self._store = store
         self._model = model
-        self._pageable = {id(weight.parameter) for span in inventory.spans for weight in span.weights}
+        paged = {id(weight.parameter) for span in inventory.spans for weight in span.weights}
+        self._not_fixed = paged | inventory.for_cpu
         self._together = fixed.together(inventory)
         self._pager: Pager | None = None
         self._sides = Sides({}, start)
@@ -247,7 +248,7 @@ class Engine:
             fixed.send(tensors, device)
 
     def _fixed(self) -> Iterator[tuple[str, torch.Tensor]]:
-        seen = set(self._pageable)
+        seen = set(self._not_fixed)
         for path, module in self._model.named_modules():
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 if tensor is not None and id(tensor) not in seen:

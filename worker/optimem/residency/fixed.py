@@ -1,8 +1,9 @@
-"""Tensors that are not paged: buffers, parameters that share bytes with them, parameters of subclasses. Also packed
-parameters, which are no tensors at all.
+"""Tensors that are not paged: buffers, parameters that share bytes with them, parameters of some classes. Also packed
+parameters.
 
 The tensors stay on the device. They move as they are: shared bytes stay shared, strides stay. Packed parameters come from
-torch's dynamic quantisation; only the CPU can compute with them, so data goes there and comes back.
+torch's dynamic quantisation, which makes no tensors of them, or from bitsandbytes' way to compute on the CPU. Only the CPU
+can compute with them, so data goes there and comes back.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from ..card.device import Device
 from ..data import moving
-from ..model.units import Inventory, is_plain, named, spans_of
+from ..errors import BadInput
+from ..model.inner import data_class, is_plain
+from ..model.units import Inventory, has_address, holds_for_cpu, named, spans_of
 from ..model.weights import relocate
 from ..seams.hooks import Hook
 
@@ -26,13 +30,15 @@ _QUANTISED = "torch.ao.nn."
 def send(tensors: Iterable[torch.Tensor], device: torch.device) -> None:
     """Move `tensors` to `device`. Each stays the same object."""
     away = [tensor for tensor in tensors if tensor.device.type != device.type]
+    there = next((tensor.device for tensor in away if tensor.device.type != "cpu"), device)
+    plain = [tensor for tensor in away if is_plain(tensor) and has_address(tensor)]
     with torch.inference_mode(False), torch.no_grad():
-        for span in spans_of(named(("", tensor) for tensor in away)):
-            block = span.source().to(device)
+        for span in spans_of(named(("", tensor) for tensor in plain), device=there):
+            block = span.copy_to(torch.empty(span.nbytes, dtype=torch.uint8, device=device))
             for weight in span.weights:
                 weight.look(block, 0)
         for tensor in away:
-            if not is_plain(tensor):
+            if tensor.device.type != device.type:
                 relocate(tensor, device)
 
 
@@ -53,10 +59,33 @@ def together(inventory: Inventory) -> dict[int, str]:
     return {id(weight.parameter): span.owner for span in spans if len(span.weights) > 1 for weight in span.weights}
 
 
+def refuse_shared(inventory: Inventory, device: Device) -> None:
+    """Raise BadInput for tensors that share bytes if these would come apart on `device`, which knows no addresses."""
+    shared = together(inventory)
+    if shared and not device.capabilities.addresses:
+        names = [name for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True) if id(tensor) in shared]
+        raise BadInput(
+            f"{names[0]} and {names[1]} share bytes, and on {device.torch} they would come apart; "
+            "make one a copy: tensor.clone()"
+        )
+
+
 def kept(inventory: Inventory, model: nn.Module) -> tuple[str, ...]:
     """Return the names of what stays on the device, or on the CPU, and why it does."""
-    tensors = [f"{name}: {_why(tensor)}" for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True)]
+    sizes = inventory.kept()
+    tensors = [
+        f"{name}: {_why(tensor)}{f', {sizes[name]} bytes' if name in sizes else ''}"
+        for name, tensor in zip(inventory.fixed_names, inventory.fixed, strict=True)
+    ]
     return *tensors, *(f"{path or 'the model'}: packed parameters, computed on the CPU" for path in packed(model))
+
+
+def kept_whole(inventory: Inventory) -> str:
+    """Return words about the largest weights that stay on the device whole, to follow a refusal; empty if there are none."""
+    sizes = sorted(inventory.kept().items(), key=lambda item: -item[1])
+    named = ", ".join(f"{name} ({size} bytes)" for name, size in sizes[:3])
+    more = f" and {len(sizes) - 3} more" if len(sizes) > 3 else ""
+    return f". Weights that cannot be paged are {named}{more}: quantise these in another way, or not at all" if sizes else ""
 
 
 def packed(model: nn.Module) -> list[str]:
@@ -106,8 +135,8 @@ class _Back(Hook):
 def _why(tensor: torch.Tensor) -> str:
     if not isinstance(tensor, nn.Parameter):
         return "a buffer, may be written to"
-    if type(tensor.data) is not torch.Tensor:
-        return f"a {type(tensor.data).__name__}, a tensor of a class of its own"
+    if data_class(tensor) is not torch.Tensor:
+        return f"a {data_class(tensor).__name__}, a tensor class that cannot be paged"
     if is_plain(tensor):
         return "a parameter that shares bytes with a buffer"
     return "a parameter without plain bytes"
@@ -116,7 +145,7 @@ def _why(tensor: torch.Tensor) -> str:
 def _holds_packed(module: nn.Module) -> bool:
     if isinstance(module, torch.jit.ScriptModule):
         return False
-    return any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
+    return holds_for_cpu(module) or any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
 
 
 def _computing(path: str, modules: dict[str, nn.Module]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import torch
 
 from ..card.device import Device
 from ..model.recording import Border, Recording
-from ..model.units import Span, Unit, aligned, use_count
+from ..model.units import Span, Unit, aligned, storage_pointer, use_count
 from ..model.weights import Looks, take
 from ..seams.profiling import profiled
 from ..wire.protocol import Copy, Plan
@@ -293,7 +293,7 @@ class Pager:
         blocks = [self._arena, *(piece.block for page in residents for piece in page.pieces.values())]
         self._out = [look for page in residents for look in page.look]
         self._back = [look for page in residents for look in page.home]
-        self._storages = {block.untyped_storage().data_ptr() for block in blocks}
+        self._storages = {storage_pointer(block) for block in blocks}
 
     def _fetch(self, target: torch.Tensor, source: torch.Tensor, name: str, after: Any = None) -> Any:
         self.moved += target.numel()

@@ -13,8 +13,9 @@ import torch
 
 from ..card.device import Device
 from ..card.hostmemory import HostMemory, trim
+from ..model.inner import innermost, is_plain
 from ..model.units import Span, aligned, storage_pointer, use_count
-from ..model.weights import Looks, Weight, go_home
+from ..model.weights import Looks, Paged, go_home
 from .probe import Probe
 from .store import poison
 
@@ -28,7 +29,7 @@ class RamStore:
         self._device = device
         self._at = _layout(spans)
         self._poison = poison()
-        self._by_parameter = {id(weight.parameter): span for span in spans for weight in span.weights}
+        self._by_tensor = _by_tensor(spans)
         self._memory = HostMemory(device, sum(aligned(span.nbytes) for span in spans))
         self.slab = self._memory.bytes
         self._gather(spans)
@@ -45,7 +46,7 @@ class RamStore:
         """See `Store`: the whole slab."""
         return self.slab
 
-    def home_of(self, weight: Weight) -> Looks:
+    def home_of(self, weight: Paged) -> Looks:
         """See `Store`."""
         return weight.home
 
@@ -63,7 +64,7 @@ class RamStore:
 
     def insert(self, spans: Sequence[Span]) -> None:
         """See `Store`. RAM holds the old slab and the new one for a moment."""
-        self._by_parameter |= {id(weight.parameter): span for span in spans for weight in span.weights}
+        self._by_tensor |= _by_tensor(spans)
         order = [*self._order, *spans]
         self._move_out(order, _layout(order))
 
@@ -73,7 +74,7 @@ class RamStore:
         for span in spans:
             self._give_away(span)
         order = [span for span in self._order if span not in gone]
-        self._by_parameter = {id(weight.parameter): span for span in order for weight in span.weights}
+        self._by_tensor = _by_tensor(order)
         self._move_out(order, _layout(order))
 
     def bytes_of(self, spans: Sequence[Span]) -> torch.Tensor:
@@ -124,17 +125,21 @@ class RamStore:
         """Tell whether tensors other than ours view the slab: a state_dict, an alias that the model keeps."""
         slab = self.slab.untyped_storage()
         weights = [weight for span in self._at for weight in span.weights]
-        views = [view for weight in weights for _, view in weight.home]
+        plain = [part.parameter for weight in weights for part in weight.parts]
+        views = [view for weight in weights for _, view in weight.home if is_plain(view)]
         bases = {id(view._base): view._base for view in views if view._base is not None}
-        ours = [self.slab, *views, *bases.values(), *(weight.parameter for weight in weights)]
+        ours = [self.slab, *views, *bases.values(), *plain]
         return use_count(slab) > sum(storage_pointer(tensor) == slab.data_ptr() for tensor in ours)
 
     def _move_out(self, order: Sequence[Span], wanted: dict[Span, int]) -> None:
         """Move to a new slab that is laid out in `order`, and leave the old one to its other viewers."""
         memory = HostMemory(self._device, sum(aligned(span.nbytes) for span in order))
         for span in order:
-            source = self._at_span(span) if span in self._at else span.source()
-            memory.bytes[wanted[span] :][: span.nbytes].copy_(source)
+            target = memory.bytes[wanted[span] :][: span.nbytes]
+            if span in self._at:
+                target.copy_(self._at_span(span))
+            else:
+                span.copy_to(target)
         self._memory.unlock()
         self._memory, self.slab, self._at = memory, memory.bytes, wanted
         self._settle_in(order, order)
@@ -160,8 +165,9 @@ class RamStore:
 
     def span_of(self, tensor: torch.Tensor) -> Span | None:
         """See `Store`."""
-        known = self._by_parameter.get(id(tensor))
+        known = self._by_tensor.get(id(tensor))
         if known is None and storage_pointer(tensor) == self.slab.untyped_storage().data_ptr():
+            tensor = innermost(tensor)
             index = bisect_right(self._starts, int(tensor.storage_offset()) * tensor.element_size()) - 1
             return self._order[index] if index >= 0 else None
         return known
@@ -178,16 +184,13 @@ class RamStore:
     def _give_away(self, span: Span) -> None:
         """Point the parameters of `span` to a storage of their own."""
         with torch.inference_mode(False):
-            own = span.own(self._at_span(span))
-        for weight in span.weights:
-            weight.leave_home()
-            weight.look(own, 0)
+            span.leave(self._at_span(span))
 
     def _gather(self, spans: Sequence[Span]) -> None:
         """Move the weights in one by one. Each move frees its source: RAM never holds the weights twice."""
         untrimmed = 0
         for span in spans:
-            self._at_span(span).copy_(span.source())
+            span.copy_to(self._at_span(span))
             self._move_in(span)
             untrimmed += span.nbytes
             if untrimmed > max(_TRIM, self.slab.numel() // 8):
@@ -201,8 +204,8 @@ class RamStore:
         self._starts = [self._at[span] for span in order]
         for span in moved:
             self._move_in(span)
-        places = ((self._at[span] + weight.start, weight.nbytes) for span in order for weight in span.weights)
-        self._probe = Probe(self.slab, places)
+        parts = ((self._at[span], part) for span in order for weight in span.weights for part in weight.parts)
+        self._probe = Probe(self.slab, ((at + part.start, part.nbytes) for at, part in parts))
 
     def _move_in(self, span: Span) -> None:
         for weight in span.weights:
@@ -210,6 +213,13 @@ class RamStore:
 
     def _at_span(self, span: Span) -> torch.Tensor:
         return self.slab[self._at[span] :][: span.nbytes]
+
+
+def _by_tensor(spans: Iterable[Span]) -> dict[int, Span]:
+    """Return the span of every weight and of every tensor in it, by their ids."""
+    weights = [(span, weight) for span in spans for weight in span.weights]
+    parts = {id(part.parameter): span for span, weight in weights for part in weight.parts}
+    return parts | {id(weight.parameter): span for span, weight in weights}
 
 
 def _layout(spans: Sequence[Span]) -> dict[Span, int]:

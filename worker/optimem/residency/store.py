@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from ..model.units import Span
-from ..model.weights import Looks, Weight
+from ..model.weights import Looks, Paged
 
 
 class Store(Protocol):
@@ -27,7 +27,7 @@ class Store(Protocol):
         """Return the bytes of `spans`, which must be neighbours in this order: uint8 on the host, alignment included."""
         ...
 
-    def home_of(self, weight: Weight) -> Looks:
+    def home_of(self, weight: Paged) -> Looks:
         """Return the looks that point `weight` to its home."""
         ...
 

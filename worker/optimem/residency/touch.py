@@ -15,7 +15,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..card.device import Device
-from ..model.units import Span, aligned, storage_pointer
+from ..model.inner import innermost
+from ..model.units import Span, address, aligned, storage_pointer
 from .pieces import Held, Piece, by_block, keep
 from .store import Store, poison
 
@@ -62,13 +63,14 @@ class Touched:
 
     def storages(self) -> set[int]:
         """Return the storage pointers of the spans that are here."""
-        return {block.content.untyped_storage().data_ptr() for block in self._blocks.values()}
+        return {storage_pointer(block.content) for block in self._blocks.values()}
 
     def span_of(self, tensor: torch.Tensor) -> Span | None:
         """Return the span whose device bytes `tensor` views, dropped ones included; None if there is none."""
         spans, starts, alive = self._seen.get(storage_pointer(tensor), ([], [], None))
         if alive is None or alive.expired():
             return None
+        tensor = innermost(tensor)
         return spans[bisect_right(starts, int(tensor.storage_offset()) * tensor.element_size()) - 1]
 
     def forget(self) -> None:
@@ -76,8 +78,10 @@ class Touched:
         self._seen.clear()
 
     def fetch(self, span: Span, room: int = 0) -> None:
-        """Copy `span`, and small spans behind it while all fit into `room`, to the device; point their parameters there."""
-        spans = [span, *self._behind(span, min(room, _TOGETHER))]
+        """Copy `span`, and small spans behind it while all fit into `room`, to the device; point their parameters there.
+        Without addresses the spans of a block cannot be told apart by what views them, and so none comes along."""
+        along = self._behind(span, min(room, _TOGETHER)) if self._device.capabilities.addresses else []
+        spans = [span, *along]
         source = self._store.bytes_of(spans)
         content = self._device.empty(source.numel())
         content.copy_(source, non_blocking=True)
@@ -94,7 +98,7 @@ class Touched:
             for weight in each.weights:
                 weight.look(content, start)
         storage = content.untyped_storage()
-        self._seen[storage.data_ptr()] = spans, block.starts, StorageWeakRef(storage)
+        self._seen[address(storage)] = spans, block.starts, StorageWeakRef(storage)
         self.nbytes += content.numel()
 
     def adopt(self, held: Held, room: int) -> None:

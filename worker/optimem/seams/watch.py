@@ -1,7 +1,8 @@
 """Watch a forward: every operation before it runs, and its result.
 
 A dispatch mode sees every operation, inside torch's composites too. A function mode sees calls before torch decides anything
-by the device of an argument, as its recurrent layers do.
+by the device of an argument, as its recurrent layers do. Where tensors have no addresses (torch_xla), writes through views
+are lost under a dispatch mode: there the function mode watches alone, and what a composite reads inside is not seen.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ _HARMLESS = frozenset(
 
 
 class Watch:
-    """Calls `saw` with every tensor that is about to be read, and `made` with every result."""
+    """Calls `saw` with every tensor that is about to be read, and `made` with every result. `addresses` tells whether the
+    tensors have any."""
 
-    def __init__(self, saw: Callable[[torch.Tensor], None], made: Callable[[Any], None]) -> None:
+    def __init__(self, saw: Callable[[torch.Tensor], None], made: Callable[[Any], None], *, addresses: bool) -> None:
         self.saw = saw
         self.made = made
+        self.alone = not addresses  # the function mode watches alone
         self.busy = False  # our own operations run
         self._stay: Stay | None = None  # only while it watches: a frame keeps the arguments of its call
-        self._modes: tuple[_Functions, _Operations] | None = None
+        self._modes: tuple[_Functions | _Operations, ...] | None = None
         self._go_on: Callable[[], Any] = lambda: None
 
     def start(self) -> None:
@@ -43,7 +46,9 @@ class Watch:
         self._go_on = go_on = weakref.finalize(self, pause_compiling())
         go_on.atexit = False
         self._stay = Stay()
-        self._modes = _Functions(self), _Operations(self)  # new each time: earlier ones may lie on another thread's stack
+        self._modes = (
+            (_Functions(self),) if self.alone else (_Functions(self), _Operations(self))
+        )  # new each time: earlier ones may lie on another thread's stack
         for mode in self._modes:
             mode.__enter__()  # type: ignore[no-untyped-call]
 
@@ -77,9 +82,12 @@ class _Functions(Ours, TorchFunctionMode):
         watch = self.owner()
         if watch is not None and not watch.busy and _reads(func):
             for leaf in tree_iter((args, kwargs)):
-                if isinstance(leaf, nn.Parameter):
+                if isinstance(leaf, nn.Parameter) or (watch.alone and isinstance(leaf, torch.Tensor)):
                     watch.see(leaf)
-        return func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
+        if watch is not None and watch.alone and not watch.busy:
+            watch.made(output)
+        return output
 
 
 class _Operations(Ours, TorchDispatchMode):

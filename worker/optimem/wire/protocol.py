@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-VERSION = 4
+VERSION = 5
 MAX_FRAME = 16 << 20  # bytes of a frame's body
 MAX_HELLO = 64 << 10  # bytes of a body before the welcome
 MAX_VALUES = 1 << 20  # in all arrays of a frame together
@@ -105,7 +105,8 @@ class Manifest:
     wish: Wish
     recorded: bool
     weights_bytes: int
-    buffer_bytes: int
+    kept_bytes: int  # of weights that are not paged: they stay on the device whole
+    buffer_bytes: int  # of all that stays there beside pages, those weights included
     calls: int
     steps: int
     units: list[Unit]
