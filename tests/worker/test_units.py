@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,10 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import models
+import optimem
 from optimem.card.device import SyncDevice
 from optimem.model.units import Reading, aligned, by_owner, by_reading, take_stock
 from optimem.residency.ramstore import RamStore
-from same import bits
+from same import bits, found
 
 CPU = torch.device("cpu")
 
@@ -76,3 +80,38 @@ def test_a_page_of_the_slab_must_be_of_neighbours() -> None:
     assert masters.bytes_of(spans[:2]).numel() == sum(aligned(span.nbytes) for span in spans[:2])
     with pytest.raises(ValueError, match="neighbour"):
         masters.bytes_of([spans[2], spans[0]])
+
+
+class Tiny(nn.Module):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(32, 32)
+        self.offsets = nn.ParameterList(torch.randn(3) for _ in range(count))
+        self.scales = nn.ParameterList(torch.randn(()).double() for _ in range(count))
+        self.tied = self.offsets[5]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x)[:, :3] + sum(self.offsets) * sum(self.scales) + self.tied
+
+
+@pytest.mark.trap(44)
+@pytest.mark.parametrize("attach", [optimem.page, optimem.chunk])
+def test_thousands_of_tiny_parameters_take_hardly_more_than_their_bytes(card: torch.device, attach: Any) -> None:
+    plain = Tiny(3000).eval()
+    model = copy.deepcopy(plain)
+    before = found(model)
+    attach(model, device=card, vram="120%")
+    status = optimem.status(model)
+    assert status is not None
+    assert status.weights_bytes < 1.6 * sum(each.numel() * each.element_size() for each in plain.parameters())
+    with torch.no_grad():
+        for step in range(4):
+            assert bits(model(models.rows())) == bits(plain(models.rows()))
+            torch.accelerator.synchronize()
+            for each in (plain, model):
+                each.offsets[step] += 1
+    assert status.pinned_bytes < 2 * status.weights_bytes
+    optimem.detach(model)
+    assert bits(list(model.parameters())) == bits(list(plain.parameters()))
+    assert model.offsets[0].untyped_storage().nbytes() == 12
+    assert found(model).keys() == before.keys()

@@ -7,7 +7,7 @@ recorded forward those of one owner that are also read together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,6 +27,9 @@ from .weights import Paged, extent
 # allocators round up to it too, so a span in a block of its own takes no more than planned.
 ALIGNMENT = 512
 ALIGNMENT_OF_DTYPES = 16  # bytes of the widest number
+_TINY = 128  # bytes
+_MANY = 16
+_TOGETHER = 4096  # tiny parameters in one span, at most
 _CPU = torch.device("cpu")
 
 
@@ -140,7 +143,7 @@ class Inventory:
     @property
     def fixed_bytes(self) -> int:
         """Bytes of the tensors that stay on the device, each in a block of its own, shared ones once."""
-        return _bytes_of(self._fixed())
+        return _bytes_of(self._fixed(), aligned)
 
     @property
     def kept_bytes(self) -> int:
@@ -155,11 +158,12 @@ class Inventory:
         return list(zip(self.fixed_names, self.fixed, strict=True))
 
 
-def _bytes_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> int:
-    """Return the bytes of tensors with their names, those in wrappers included, shared ones once, as blocks hold them."""
+def _bytes_of(tensors: Iterable[tuple[str, torch.Tensor]], block: Callable[[int], int] = int) -> int:
+    """Return the bytes of tensors with their names, those in wrappers included, shared ones once. `block` returns the bytes
+    of a block that holds so many."""
     opened = [(name, part) for name, tensor in tensors for part in inside(tensor)]
-    others = (aligned(part.numel() * part.element_size()) for _, part in opened if not is_plain(part))
-    return sum(aligned(span.nbytes) for span in spans_of(named(opened))) + sum(others)
+    others = (block(part.numel() * part.element_size()) for _, part in opened if not is_plain(part))
+    return sum(block(span.nbytes) for span in spans_of(named(opened))) + sum(others)
 
 
 def take_stock(model: nn.Module, *, loaded: bool = True, device: torch.device = _CPU) -> Inventory:
@@ -307,13 +311,15 @@ def spans_of(
     pageable: Sequence[Named], owners: Mapping[int, Sequence[str]] | None = None, device: torch.device = _CPU
 ) -> Iterator[Span]:
     """Merge parameters whose bytes overlap, in the given order. `owners` has, by a parameter's id, the paths of all modules
-    that hold it; the default is the path that comes with the parameter. The weights are to point to `device` and back."""
+    that hold it; with it the many tiny parameters of one module are merged too. Without it the path that comes with a
+    parameter counts. The weights are to point to `device` and back."""
     tensors = [(index, tensor) for index, entry in enumerate(pageable) for tensor in entry.made.plain]
     runs = _runs([tensor for _, tensor in tensors])
     viewed: dict[int, list[list[torch.Tensor]]] = {}  # by the first of the entries that view a run
     for run in runs:
         viewed.setdefault(tensors[run[0]][0], []).append([tensors[i][1] for i in run])
-    for members in _connected([{tensors[i][0] for i in run} for run in runs], len(pageable)):
+    overlapping = [{tensors[i][0] for i in run} for run in runs]
+    for members in _connected([*overlapping, *_tiny(pageable, owners or {})], len(pageable)):
         found = [pageable[i] for i in members]
         holders = (path for entry in found for path in (owners or {}).get(id(entry.made.parameter), [entry.path]))
         views = [run for i in members for run in viewed.get(i, ())]
@@ -344,6 +350,18 @@ def _overlapping(members: Sequence[int], ranges: Sequence[tuple[int, int]]) -> l
     return groups
 
 
+def _tiny(pageable: Sequence[Named], owners: Mapping[int, Sequence[str]]) -> Iterator[set[int]]:
+    """Yield the numbers of tiny parameters that the same modules hold, where they are so many that a span for each would be
+    mostly alignment."""
+    held: dict[Sequence[str], list[int]] = {}
+    for index, entry in enumerate(pageable):
+        if sum(extent(each.size(), each.stride(), each.dtype) for each in entry.made.plain) <= _TINY:
+            held.setdefault(tuple(owners.get(id(entry.made.parameter), ())), []).append(index)
+    for holders, members in held.items():
+        if holders and len(members) >= _MANY:
+            yield from (set(members[first : first + _TOGETHER]) for first in range(0, len(members), _TOGETHER))
+
+
 def _connected(groups: Iterable[set[int]], count: int) -> list[list[int]]:
     """Return the numbers below `count` in groups: those in one of `groups` are together, and so are chains."""
     together = {number: {number} for number in range(count)}
@@ -362,7 +380,8 @@ def _span(
     for views in tensors:
         ranges = [_range(tensor) for tensor in views]
         first, end = min(low for low, _ in ranges), max(high for _, high in ranges)
-        at = aligned(runs[-1].at + runs[-1].nbytes) if runs else 0
+        unit = ALIGNMENT if end - first > _TINY else ALIGNMENT_OF_DTYPES
+        at = -(-(runs[-1].at + runs[-1].nbytes) // unit) * unit if runs else 0
         narrow = min(views, key=torch.Tensor.element_size)
         runs.append(Run(narrow, first, end - first, at, StorageWeakRef(narrow.untyped_storage())))
         starts.update((id(tensor), at + low - first) for tensor, (low, _) in zip(views, ranges, strict=True))

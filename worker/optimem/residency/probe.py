@@ -23,7 +23,7 @@ class Probe:
         """`weights` are the first byte and the size of each."""
         places = sorted({place for at, nbytes in weights for place in _places(at, nbytes)})
         with torch.inference_mode(False):
-            self._words = block.view(torch.int64)
+            self.words = block.view(torch.int64)
             self._index = torch.tensor(places, dtype=torch.int64, device="cpu")
             self._before = torch.empty(len(places), dtype=torch.int64, device="cpu")
             self._now = torch.empty_like(self._before)
@@ -31,11 +31,11 @@ class Probe:
 
     def note(self) -> None:
         """Remember the words as they are. Some 30 ns each."""
-        torch.index_select(self._words, 0, self._index, out=self._before)
+        torch.index_select(self.words, 0, self._index, out=self._before)
 
     def changed(self) -> bool:
         """Tell whether a word differs from the one noted."""
-        torch.index_select(self._words, 0, self._index, out=self._now)
+        torch.index_select(self.words, 0, self._index, out=self._now)
         return not torch.equal(self._now, self._before)
 
 

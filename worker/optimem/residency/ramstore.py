@@ -128,7 +128,7 @@ class RamStore:
         plain = [part.parameter for weight in weights for part in weight.parts]
         views = [view for weight in weights for _, view in weight.home if is_plain(view)]
         bases = {id(view._base): view._base for view in views if view._base is not None}
-        ours = [self.slab, *views, *bases.values(), *plain]
+        ours = [self.slab, self._probe.words, *views, *bases.values(), *plain]
         return use_count(slab) > sum(storage_pointer(tensor) == slab.data_ptr() for tensor in ours)
 
     def _move_out(self, order: Sequence[Span], wanted: dict[Span, int]) -> None:
