@@ -170,6 +170,37 @@ def test_parameters_without_dimensions_are_paged(card: torch.device, mode: str) 
             assert bits(model(models.rows())) == bits(plain(models.rows()))
 
 
+@pytest.mark.trap(46)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("since", [0, 3], ids=["from the start", "later"])
+def test_hooks_on_all_modules_may_read_weights(card: torch.device, mode: str, since: int) -> None:
+    plain, x = models.Stack(8).eval(), models.rows()
+    model = copy.deepcopy(plain)
+    seen: list[float] = []
+
+    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Linear):
+            seen.append(float((module.weight * args[0].sum()).sum()))
+
+    handle = None
+    with torch.no_grad():
+        wanted = bits(plain(x))
+        MODES[mode](model, device=card, vram="150%")
+        try:
+            for forward in range(6):
+                if forward == since:
+                    handle = torch.nn.modules.module.register_module_forward_pre_hook(look)
+                    plain(x)
+                    looked = list(seen)
+                seen.clear()
+                assert bits(model(x)) == wanted
+                assert handle is None or seen == looked
+        finally:
+            if handle is not None:
+                handle.remove()
+    assert handle is not None
+
+
 DEFAULT_DEVICE = """
 import torch, optimem, simgpu
 torch.set_grad_enabled(False)

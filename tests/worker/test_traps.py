@@ -101,7 +101,7 @@ def test_a_method_of_the_root_other_than_forward_works(card: torch.device, vram:
     with torch.no_grad():
         for name in order:
             output = calls[name](model)
-            assert output.device.type == card.type
+            assert output.device.type == (card.type if name == "forward" else "cpu")
             assert bits(output) == bits(calls[name](plain)), name
 
 

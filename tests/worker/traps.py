@@ -58,6 +58,7 @@ ROWS = {
     43: "torch.func, autograd and jit.trace in and around a forward; deep nesting",
     44: "parameters without dimensions; a default device",
     45: "random numbers are drawn in modules that change sides",
+    46: "hooks on all modules of the process read weights",
 }
 
 

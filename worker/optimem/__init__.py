@@ -69,7 +69,8 @@ def page(
 ) -> Model:
     """Let every module of `model` compute on `device`, with the weights paged in from RAM.
 
-    The model must be in eval mode and on the CPU. Inputs may be on either side and are moved; results are on the device.
+    The model must be in eval mode and on the CPU. Inputs may be on either side and are moved; results are on the device. A
+    part that is called by itself (`model.encoder(x)`) with inputs on the CPU returns its results there.
 
     Args:
         model: the model; it is changed in place and returned.

@@ -255,6 +255,8 @@ class Attachment:
         callers.refuse_bad_call((args, kwargs), self._tied.shape.in_training())
         if self._tied.take_moves() or self._tied.shape.changed():
             self._attach_again(call.entry)
+        if self._tied.everywhere.changed():
+            self._agreed.curriculum.record_next()
         self._journal.begin()
         self._tied.take_writes()
         self._agreed.adopt_new_plan()

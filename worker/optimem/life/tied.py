@@ -30,7 +30,7 @@ from ..residency.sides import CPU
 from ..seams.casts import Casts
 from ..seams.fastpaths import SlowPath
 from ..seams.gate import Gate
-from ..seams.hooks import Ties
+from ..seams.hooks import Everywhere, Ties
 from ..seams.repacking import Formats
 from ..seams.retry import Arguments, Retry
 
@@ -79,6 +79,7 @@ class Tied:
         self.written = False  # callers have written to weights, or say so
         self._put: Looks = []  # parameters with what callers have put in their place, to be left there
         self.shape = Shape(model)
+        self.everywhere = Everywhere()
         self.times = Times(card.device, mode)
         self.meter = Meter(card.device, timed_forwards)
         self.slow_path = SlowPath(model)

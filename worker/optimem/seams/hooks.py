@@ -128,6 +128,22 @@ class _SaveHook(Hook):
                 state[prefix + name] = saved.cpu()
 
 
+class Everywhere:
+    """The hooks that run before and after every module of the process: they may read weights, and no recording knows that of
+    those that came later."""
+
+    def __init__(self) -> None:
+        self._known = self._now()
+
+    def changed(self) -> bool:
+        """Tell whether such hooks have come or gone since the last call."""
+        before, self._known = self._known, self._now()
+        return before != self._known
+
+    def _now(self) -> tuple[int, ...]:
+        return (*torch.nn.modules.module._global_forward_pre_hooks, *torch.nn.modules.module._global_forward_hooks)
+
+
 class Ties:
     """The hooks on one model."""
 
