@@ -465,12 +465,16 @@ def test_with_retry_the_same_forward_is_run_again_and_learns_it(card: torch.devi
 
 
 def test_a_retry_does_not_repeat_what_fails_for_reasons_of_its_own(card: torch.device) -> None:
-    """A refusal of mixed devices may be one, which the second try, a recorded one, tells as it is."""
+    """Words like those of a refusal of mixed devices may be one, which the second try, a recorded one, tells as they are."""
+
+    def refuse() -> None:
+        raise RuntimeError("all should be on the same device")
+
     plain = Asked().eval()
     model, x = optimem.page(copy.deepcopy(plain), device=card, vram="40%", retry=True), rows()
     expected = forwards(plain, x, 1)
     assert forwards(model, x, 6) == expected * 6
-    for happens, tries in ((lambda: torch.ones(2, device=card) + torch.ones(2), 2), (lambda: torch.ones(2).reshape(3), 1)):
+    for happens, tries in ((refuse, 2), (lambda: torch.ones(2).reshape(3), 1)):
         calls: list[int] = []
         model.happens = lambda calls=calls, happens=happens: (calls.append(1), happens())
         with pytest.raises(RuntimeError) as caught:

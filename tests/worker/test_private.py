@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import optimem
 from ctrl_c import Line, interrupt, lines_of
 from optimem.errors import ControllerError
 from optimem.wire import places, private
@@ -32,6 +33,8 @@ input()
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where private controllers make their folders."""
+    for attachment in list(optimem._attached.values()):  # of earlier tests, which would look for a controller here
+        attachment.detach()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("OPTIMEM_SOCKET", raising=False)
     private._private.end()  # that of earlier tests

@@ -288,7 +288,7 @@ def _capabilities(device: torch.device) -> Capabilities:
         registers=streams and _can_register(device),
         asynchronous=streams,
         simulated=bool(getattr(module_of(device), "simulated", False)),
-        addresses=torch.empty(1, dtype=torch.uint8, device=device).data_ptr() != 0,
+        addresses=_has_addresses(device),
     )
 
 
@@ -303,6 +303,13 @@ def has_streams(device: torch.device) -> bool:
     except (RuntimeError, NotImplementedError, TypeError, AttributeError):
         return False
     return own != current
+
+
+def _has_addresses(device: torch.device) -> bool:
+    try:
+        return torch.empty(1, dtype=torch.uint8, device=device).data_ptr() != 0
+    except torch.OutOfMemoryError:  # it has memory, which is full
+        return True
 
 
 def _has_pinned() -> bool:

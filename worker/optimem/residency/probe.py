@@ -22,21 +22,25 @@ class Probe:
     def __init__(self, block: torch.Tensor, weights: Iterable[tuple[int, int]]) -> None:
         """`weights` are the first byte and the size of each."""
         places = sorted({place for at, nbytes in weights for place in _places(at, nbytes)})
+        self._gathered = bytearray(_WORD * max(len(places), 1))
         with torch.inference_mode(False):
             self.words = block.view(torch.int64)
             self._index = torch.tensor(places, dtype=torch.int64, device="cpu")
-            self._before = torch.empty(len(places), dtype=torch.int64, device="cpu")
-            self._now = torch.empty_like(self._before)
+            self._now = torch.frombuffer(self._gathered, dtype=torch.int64)[: len(places)]
         self.note()
 
     def note(self) -> None:
         """Remember the words as they are. Some 30 ns each."""
-        torch.index_select(self.words, 0, self._index, out=self._before)
+        self._gather()
+        self._before = bytes(self._gathered)
 
     def changed(self) -> bool:
         """Tell whether a word differs from the one noted."""
+        self._gather()
+        return self._gathered != self._before
+
+    def _gather(self) -> None:
         torch.index_select(self.words, 0, self._index, out=self._now)
-        return not torch.equal(self._now, self._before)
 
 
 def _places(at: int, nbytes: int) -> list[int]:
