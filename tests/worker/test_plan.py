@@ -129,10 +129,15 @@ def test_two_thousand_questions_leave_no_memory_behind() -> None:
     request = json.dumps(a_case(n=3).request(vram="70%"))
     for _ in range(100):  # until Go's heap has the size that it keeps
         planner.inside(request)
-    before = kilobytes()
-    for _ in range(2_000):
-        answer = planner.inside(request)
-    assert kilobytes() - before < 2_000 * len(answer) // 1024 // 2  # half of what the answers take
+
+    def grown() -> int:
+        before = kilobytes()
+        for _ in range(1_000):
+            planner.inside(request)
+        return kilobytes() - before
+
+    # half of what the answers take; other threads may take memory once
+    assert min(grown(), grown()) < 1_000 * len(planner.inside(request)) // 1024 // 2
 
 
 def test_where_the_extension_does_not_load_the_binary_answers(monkeypatch: pytest.MonkeyPatch) -> None:
