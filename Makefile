@@ -5,6 +5,8 @@
 # test-torch  the tests that run torch: the worker, the simulated card, end to end
 # browser a Chromium for the tests of the report page, if none is found and this is root on a system with apt
 # traps   the table of traps for pagers: row, tests, how many passed; fails if a row does
+# zoo     some 140 model families of transformers, diffusers, torchvision and timm in all modes, and a table of them; not part
+#         of test
 # check   format, generated files, lint, types
 # TORCH=2.9 uses an environment with that version beside the usual one; PYTHON names the interpreter to make it with.
 
@@ -21,7 +23,7 @@ SOME := $(if $(TORCH),-run 'ResNet|Sentences|Person')  # what compares results
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: setup browser demo test test-go test-torch traps check generate bench soak clean
+.PHONY: setup browser demo test test-go test-torch traps check generate bench soak zoo clean
 
 setup:
 	PYTHON=$(PYTHON) tools/venv $(VENV) $(TORCH)
@@ -75,6 +77,9 @@ soak: setup
 	OPTIMEM_SOAK=10000 $(VENV)/bin/python -m pytest tests/worker/test_soak.py
 	go test ./ipc -run '^$$' -fuzz FuzzDecode -fuzztime 10m
 	go test ./planner/search -run '^$$' -fuzz FuzzBuild -fuzztime 10m
+
+zoo: setup
+	OPTIMEM_ZOO=1 HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest tests/worker/test_zoo.py --numprocesses auto --dist loadgroup
 
 clean:
 	rm -rf bin build .venv .venv-torch* worker/optimem/_planner.*

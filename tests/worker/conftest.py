@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import traps
+import zoo
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "worker"))
@@ -21,13 +22,16 @@ os.environ.setdefault("OPTIMEM_CTL", str(ROOT / "bin" / "optimemctl"))
 os.environ.pop("OPTIMEM_SOCKET", None)
 os.environ["OPTIMEM_CACHE"] = ""  # nothing is kept from one test to the next, nor in the user's cache
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which is off in what a shell runs in the background
+collect_ignore = [] if os.environ.get("OPTIMEM_ZOO") == "1" else ["test_zoo.py"]  # which takes long
 os.environ["SIMGPU_CARD"] = f"worker-test-{os.getpid()}"  # a card of our own
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Print the table of traps where those are what is asked for."""
+    """Print the table of traps, or that of the zoo, where those are what is asked for."""
     if config.getoption("markexpr") == "trap":
         config.pluginmanager.register(traps.Table())
+    if not collect_ignore:
+        config.pluginmanager.register(zoo.Table())
 
 
 @pytest.fixture(autouse=True)

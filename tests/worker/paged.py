@@ -17,8 +17,9 @@ from optimem.model.units import aligned, take_stock
 MODES = {"page": optimem.page, "chunk": optimem.chunk, "auto": optimem.fit}
 
 
-def attach_at_smallest(model: nn.Module, card: torch.device, mode: str, share: int, first: Callable[[], Any]) -> None:
-    """Attach `model` and make its `first` call, at `share` % of its weights or the first larger budget that works.
+def attach_at_smallest(model: nn.Module, card: torch.device, mode: str, share: int, first: Callable[[], Any]) -> int:
+    """Attach `model` and make its `first` call, at `share` % of its weights or the first larger budget that works; return
+    that share.
 
     A refusal must name what is missing, and leave the model fit to be attached again. The bytes that it names are enough,
     unless the next refusal is for another reason.
@@ -29,7 +30,7 @@ def attach_at_smallest(model: nn.Module, card: torch.device, mode: str, share: i
         try:
             MODES[mode](model, device=card, vram=f"{share}%")
             first()
-            return
+            return share
         except optimem.BadInput as error:
             optimem.detach(model)
             told = str(error)  # and no longer the error, whose frames hold what the call had on the device

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import optimem
 from effort import examples
-from families import CACHED, FAMILIES, UNFORESEEN
+from families import FAMILIES, UNFORESEEN
 from paged import MODES, attach_at_smallest
 from same import bits
 
@@ -27,7 +27,7 @@ def within(status: optimem.Status, peak: int) -> bool:
 @given(choices=st.data())
 @torch.no_grad()
 def test_families_are_right_within_their_budget(card: torch.device, family: str, choices: Any) -> None:
-    mode = choices.draw(st.sampled_from(["page"] if family in CACHED else list(MODES)), label="mode")
+    mode = choices.draw(st.sampled_from(list(MODES)), label="mode")
     share = choices.draw(st.integers(1, 110), label="share of the weights")
     torch.manual_seed(0)
     model, call = FAMILIES[family](choices.draw)
