@@ -74,7 +74,7 @@ bench: setup
 	$(VENV)/bin/simgpu check
 
 soak: setup
-	OPTIMEM_SOAK=10000 $(VENV)/bin/python -m pytest tests/worker/test_soak.py
+	OPTIMEM_SOAK=10000 $(VENV)/bin/python -m pytest tests/worker/test_soak.py tests/worker/test_storms.py
 	go test ./ipc -run '^$$' -fuzz FuzzDecode -fuzztime 10m
 	go test ./planner/search -run '^$$' -fuzz FuzzBuild -fuzztime 10m
 
