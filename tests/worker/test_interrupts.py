@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,7 +19,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import models
 import optimem
-from ctrl_c import stack
+from ctrl_c import TimeLimit, _leaves_a_block, stack
+from optimem.seams.whole import Whole
 from same import bits
 
 
@@ -49,6 +52,65 @@ def test_ctrl_c_in_a_call_that_is_not_the_roots_leaves_a_working_model(card: tor
                     model.encode(x)
             assert bits(model.decode(x)) == bits(plain.decode(x))
             assert bits(model.encode(x)) == bits(plain.encode(x))
+
+
+@pytest.mark.trap(4)
+@pytest.mark.parametrize("index", range(5))
+def test_weights_that_are_written_to_after_ctrl_c_are_right_or_refused(card: torch.device, index: int) -> None:
+    """Some were on the card then, and what is written there is lost."""
+    plain, x = stack(5), models.rows()
+    model = optimem.page(copy.deepcopy(plain), card, vram="40%")
+    with torch.no_grad():
+        for _ in range(4):
+            model(x)
+        model[2].armed = True
+        with pytest.raises(KeyboardInterrupt):
+            model(x)
+        torch.accelerator.synchronize()
+        for each in (plain, model):
+            each[index].weight.mul_(0.5)
+        for _ in range(2):
+            with pytest.raises(optimem.BadInput, match=r"written to after .* cut short"):
+                model(x)
+        optimem.detach(model)
+        model.load_state_dict(plain.state_dict())
+        assert bits(optimem.page(model, card, vram="40%")(x)) == bits(plain(x))
+
+
+def test_a_signal_handler_may_raise_anywhere_while_work_runs_whole() -> None:
+    """In Python's own code too."""
+    lines = 0
+
+    def until(stop: int) -> Any:
+        count = 0
+
+        def trace(frame: FrameType, event: str, argument: Any) -> Any:
+            nonlocal count
+            if event != "line" or _leaves_a_block(frame):
+                return trace
+            count += 1
+            if count == stop:
+                raise TimeLimit
+            return trace
+
+        return trace
+
+    while True:
+        lines += 1
+        whole, done = Whole(), []
+        before = sys.gettrace()
+        sys.settrace(until(lines))
+        try:
+            whole.run(lambda done=done: done.append("first"))
+            break
+        except TimeLimit:
+            pass
+        finally:
+            sys.settrace(before)
+        whole.settle()
+        whole.run(lambda done=done: done.append("second"))
+        assert done in (["second"], ["first", "second"])
+    assert lines > 5
 
 
 @pytest.mark.trap(4)

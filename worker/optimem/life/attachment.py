@@ -250,7 +250,7 @@ class Attachment:
         if modes.left_behind:
             modes.sweep()
         if self._broken or not self._agreed.settled:
-            self._tied.parameters.refuse_recast()
+            self._tied.parameters.refuse_lost()
             self._drop()
         callers.refuse_bad_call((args, kwargs), self._tied.shape.in_training())
         if self._tied.take_moves() or self._tied.shape.changed():

@@ -40,8 +40,14 @@ class Parameters:
         trios = zip(self._targets, places, self._places, strict=True)
         return [(target, target.data) for target, now, before in trios if now != before]
 
-    def refuse_recast(self) -> None:
-        """Raise BadInput if a parameter has another dtype than when the model was attached."""
+    def refuse_lost(self) -> None:
+        """Raise BadInput if callers have changed parameters after a forward that was cut short, when some of them pointed to
+        the device: to another dtype, or by writes that torch counts."""
+        if self._count() != self._writes:
+            raise BadInput(
+                "weights were written to after a forward of the model was cut short, when some of them were on the card, "
+                "and what was written there is lost; call optimem.detach(model), write again, and attach again"
+            )
         for name, tensor, dtype in zip(self._names, self._tensors, self._dtypes, strict=True):
             if tensor.dtype != dtype:
                 raise BadInput(

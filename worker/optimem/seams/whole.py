@@ -1,12 +1,14 @@
 """Work that Ctrl-C must not cut in two.
 
 Python runs signal handlers in the main thread alone, so such work runs in another thread. A caller that is interrupted while
-it waits leaves the work running.
+it waits leaves the work running. It starts and waits with what the interpreter itself has: a signal handler that raises
+within the Python code of `threading` leaves its locks in disorder.
 """
 
 from __future__ import annotations
 
-import threading
+import _thread
+import queue
 from collections.abc import Callable
 
 
@@ -19,15 +21,15 @@ class Whole:
     def run(self, work: Callable[[], None]) -> None:
         """Run `work` and raise its error."""
         self._latest = latest = _Work(work)
-        threading.Thread(target=latest.run, name="optimem-whole", daemon=True).start()
-        latest.over.wait()
+        _thread.start_new_thread(latest.run, ())
+        latest.wait()
         if latest.error is not None:
             raise latest.error
 
     def settle(self) -> None:
         """Wait for work that was left running. Work that has not begun never will."""
         if self._latest is not None and not self._latest.claim():
-            self._latest.over.wait()
+            self._latest.wait()
         self._latest = None
 
 
@@ -35,7 +37,8 @@ class _Work:
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._claims = [True]
-        self.over = threading.Event()
+        self._over = False
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # rung after that
         self.error: BaseException | None = None
 
     def claim(self) -> bool:
@@ -45,6 +48,11 @@ class _Work:
         except IndexError:
             return False
 
+    def wait(self) -> None:
+        """Wait until it is over."""
+        while not self._over:
+            self._bell.get()
+
     def run(self) -> None:
         try:
             if self.claim():
@@ -52,4 +60,5 @@ class _Work:
         except BaseException as error:
             self.error = error
         finally:
-            self.over.set()
+            self._over = True
+            self._bell.put(None)
