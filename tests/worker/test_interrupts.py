@@ -56,8 +56,11 @@ def test_ctrl_c_in_a_call_that_is_not_the_roots_leaves_a_working_model(card: tor
 
 @pytest.mark.trap(4)
 @pytest.mark.parametrize("index", range(5))
-def test_weights_that_are_written_to_after_ctrl_c_are_right_or_refused(card: torch.device, index: int) -> None:
+def test_weights_that_are_written_to_after_ctrl_c_are_refused(
+    card: torch.device, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
     """Some were on the card then, and what is written there is lost."""
+    monkeypatch.delenv("OPTIMEM_POISON", raising=False)  # torch refuses to write to the NaN that stands for released bytes
     plain, x = stack(5), models.rows()
     model = optimem.page(copy.deepcopy(plain), card, vram="40%")
     with torch.no_grad():
