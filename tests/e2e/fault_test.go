@@ -20,9 +20,9 @@ func TestBadInputIsNamedAndLeavesNothingBehind(t *testing.T) {
 	noPhoto := write(t, "photo.jpg", "this is no photo")
 	training := write(t, "training.py", `
 import torch
-class Stubborn(torch.nn.Linear):
+class Stubborn(torch.nn.Sequential):
     def eval(self): return self
-def make(): return Stubborn(3, 3), torch.ones(1, 3)
+def make(): return Stubborn(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5)), torch.ones(1, 3)
 `)
 	placed := write(t, "placed.py", `
 import torch, optimem
