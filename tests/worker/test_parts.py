@@ -78,6 +78,21 @@ def test_parts_are_called_after_the_whole(
 
 
 @pytest.mark.trap(39)
+@poisoned
+def test_parts_that_begin_elsewhere_find_their_turns_and_leave_those_of_the_whole(
+    card: torch.device, monkeypatch: pytest.MonkeyPatch, poison: str
+) -> None:
+    monkeypatch.setenv("OPTIMEM_POISON", poison)
+    model, x = optimem.page(Coder().eval(), card, vram="40%"), models.rows()
+    for _ in range(6):
+        model(x)
+    before = misses(model)
+    for name in ("encode", "encode", "whole", "decode", "decode", "layer", "layer", "encode", "decode", "whole", "whole"):
+        CALLS[name](model, x)
+    assert misses(model) == before
+
+
+@pytest.mark.trap(39)
 def test_weights_that_are_written_between_calls_of_parts_are_new_in_all_that_follow(card: torch.device) -> None:
     plain, x = Coder().eval(), models.rows()
     model = optimem.page(copy.deepcopy(plain), card, vram="40%")
@@ -87,6 +102,12 @@ def test_weights_that_are_written_between_calls_of_parts_are_new_in_all_that_fol
         for each in (plain, model):
             for parameter in each.parameters():
                 parameter.mul_(0.5)
+
+
+def misses(model: nn.Module) -> int:
+    status = optimem.status(model)
+    assert status is not None
+    return status.misses
 
 
 # A module that belongs to several models.

@@ -108,13 +108,35 @@ def test_in_the_planned_order_every_page_is_there(plan: Any) -> None:
     drive(plan, walk)
 
 
+@given(plans, st.lists(st.integers(0, 8), min_size=1, max_size=12))
+def test_a_part_may_begin_at_any_page_and_go_on_from_there(plan: Any, begins: list[int]) -> None:
+    def walk(ring: Ring, card: Card, pages: list[int]) -> None:
+        for begin in begins:
+            for page in pages[begin % len(pages) :]:
+                turn = ring.take(page, next_lap=True)
+                if turn is None:
+                    assert page == begin % len(pages), "after a jump the copies go on in order"
+                    assert ring.jump(page)
+                    turn = ring.take(page, next_lap=True)
+                assert turn is not None
+                use(ring, card, turn)
+                give_back(ring, card, turn)
+        ring.end_lap()
+        assert ring.take(pages[0], next_lap=False) is not None
+
+    drive(plan, walk)
+
+
 @given(plans, forwards)
 def test_in_any_other_order_nothing_is_overwritten_in_use(plan: Any, orders: list[list[int]]) -> None:
     def walk(ring: Ring, card: Card, pages: list[int]) -> None:
         for order in orders:
             held: list[Turn] = []
             for wish in order:
-                turn = ring.take(wish % len(pages), next_lap=False)
+                part = wish > 5
+                turn = ring.take(wish % len(pages), next_lap=part)
+                if turn is None and part and ring.jump(wish % len(pages)):
+                    turn = ring.take(wish % len(pages), next_lap=True)
                 if turn is not None:
                     use(ring, card, turn)
                     held.append(turn)

@@ -314,6 +314,8 @@ class Pager:
         if turn is None and page.placement.streamed:
             self._end_idle_turns()
             turn = self._ring.take(page.index, next_lap=next_lap)
+            if turn is None and next_lap and self._ring.jump(page.index):
+                turn = self._ring.take(page.index, next_lap=True)
         return turn
 
     def _end_idle_turns(self) -> None:

@@ -73,12 +73,25 @@ class Ring:
         if turn.number >= self._lap_end():
             if not next_lap:
                 return None
-            self._lap += 1
+            self._lap = turn.number // self._per_lap
         self.begun = True
         waiting.popleft()
         self._skip_to(turn.number)
         self._ahead.popleft()
         return turn
+
+    def jump(self, page: int) -> bool:
+        """Go on at the next copy of `page` that is not issued yet: the forward begins elsewhere. Turns before it that nobody
+        took are over. Return False if no copy of `page` will come."""
+        count = len(self._copies)
+        ahead = range(self._issued, self._issued + count)
+        number = next((number for number in ahead if self._copies[number % count].page == page), None)
+        if number is None:
+            return False
+        self._lap = number // self._per_lap
+        self._skip_to(number)
+        self.issue_ahead()
+        return True
 
     def give_back(self, turn: Turn, mark: Any) -> None:
         """End `turn`: its bytes are free once `mark` has passed."""
