@@ -28,19 +28,15 @@ class Gate:
         self._owner = 0
         self._frame: FrameType | None = None
         self._path = ""
-        self._below = ""  # beginning of the paths of modules in the outermost one
         self._depth = 0
 
     def enter(self, path: str, frame: FrameType) -> bool:
         """Enter with a call of the module at `path`, made by `frame`; wait while another thread holds the gate. Return True
         if this call is the outermost one.
 
-        Two kinds of calls check for a stale hold: those of the root, and those of modules outside the outermost one. So
-        after an interrupted forward of the root, a call of one of its modules counts as part of that forward.
-
         Raises BadInput if the holder waits for the calling thread: a side thread of the forward has called a module.
         """
-        if self._owner == threading.get_ident() and not ((self._path or not path) and self._is_apart(path) and self.stale()):
+        if self._owner == threading.get_ident() and not self.stale():
             self._depth += path == self._path
             return False
         while not self._claim(path, frame):
@@ -70,9 +66,7 @@ class Gate:
 
     def is_inside(self, path: str) -> bool:
         """Tell whether a call of the module at `path` is inside the outermost call, uncounted."""
-        if self._owner != threading.get_ident() or path == self._path:
-            return False
-        return not (self._path and self._is_apart(path) and self.stale())
+        return self._owner == threading.get_ident() and path != self._path and not self.stale()
 
     def is_last(self, path: str) -> bool:
         """Tell whether `leave` with `path` frees the gate."""
@@ -95,21 +89,22 @@ class Gate:
         return self._owner == threading.get_ident()
 
     def stale(self) -> bool:
-        """Tell whether the call that holds the gate has ended without leaving."""
-        held = self._frame
-        frame = sys._current_frames().get(self._owner)
-        while frame is not None:
-            if frame is held:
+        """Tell whether the call that holds the gate has ended without leaving. Its frame is cleared then: a frame that still
+        runs refuses to be, which is the one quick way to tell."""
+        try:
+            if self._frame is None:
                 return False
-            frame = frame.f_back
-        return held is not None
+            self._frame.clear()
+        except RuntimeError:
+            return False
+        return True
 
     def _claim(self, path: str, frame: FrameType) -> bool:
         """Take the gate if nobody holds it, or the hold is stale."""
         with self._claims:
             if self._owner and not self.stale():
                 return False
-            self._frame, self._path, self._below, self._depth = frame, path, f"{path}." if path else "", 1
+            self._frame, self._path, self._depth = frame, path, 1
             self._owner = threading.get_ident()
             self._taken.acquire(blocking=False)
         return True
@@ -117,10 +112,6 @@ class Gate:
     def _wait(self) -> bool:
         """Wait until the gate may be free; return False if patience ends first."""
         return self._taken.acquire(timeout=_PATIENCE_S)  # and leave it locked for the claim
-
-    def _is_apart(self, path: str) -> bool:
-        """Tell whether the module at `path` is outside the outermost one."""
-        return not path or not path.startswith(self._below)
 
     def _holder_waits(self) -> bool:
         """Tell whether the call that holds the gate waits for another thread, in the model's code."""
