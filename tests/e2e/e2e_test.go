@@ -136,6 +136,9 @@ func (p place) json(args ...string) result {
 	return got
 }
 
+// net is a residual network that loads faster than any of torchvision's: a target, from the repository's root.
+const net = "tests/e2e/testdata/net.py:make"
+
 // photo is a photograph inside a Python package.
 func photo(t *testing.T) string {
 	t.Helper()

@@ -38,12 +38,12 @@ optimem.page(model.to("simgpu"))
 		"a model that torchvision does not have": {[]string{"resnet1001", "resnet101"}, []string{"torchvision:resnet1001"}},
 		"a file that is not there":               {[]string{"nowhere.py"}, []string{"nowhere.py:make"}},
 		"a factory that is not there":            {[]string{"nothing"}, []string{training + ":nothing"}},
-		"a budget below the largest page":        {[]string{"layer4", "missing"}, []string{"torchvision:resnet18", "--vram", "1MiB", "--size", "64x64"}},
+		"a budget below the largest page":        {[]string{"7.second", "missing"}, []string{net, "--vram", "1MiB"}},
 		"a model in training mode":               {[]string{"training mode"}, []string{training + ":make"}},
 		"parameters that are not on the CPU":     {[]string{"must be on the CPU"}, []string{placed}},
-		"a device that is not there":             {[]string{"nosuch"}, []string{"torchvision:resnet18", "--device", "nosuch"}},
-		"a card that is not there":               {[]string{"cuda"}, []string{"torchvision:resnet18", "--device", "cuda"}},
-		"a module that cannot be imported":       {[]string{"no_such_module"}, []string{"torchvision:resnet18", "--import", "no_such_module"}},
+		"a device that is not there":             {[]string{"nosuch"}, []string{net, "--device", "nosuch"}},
+		"a card that is not there":               {[]string{"cuda"}, []string{net, "--device", "cuda"}},
+		"a module that cannot be imported":       {[]string{"no_such_module"}, []string{net, "--import", "no_such_module"}},
 		"a photo that is none":                   {[]string{"photo.jpg", "no photo"}, []string{"torchvision:resnet18", "--input", noPhoto}},
 		"a photo that is not there":              {[]string{"gone.jpg"}, []string{"torchvision:resnet18", "--input", "gone.jpg"}},
 		"a mode that is none":                    {[]string{"fast"}, []string{"torchvision:resnet18", "--mode", "fast"}},
@@ -186,7 +186,7 @@ func TestInterruptAtAnyMomentLeavesNothingBehind(t *testing.T) {
 		t.Run((after * time.Millisecond).String(), func(t *testing.T) {
 			t.Parallel()
 			p := newPlace(t)
-			cmd := p.command(t.Context(), "run", "torchvision:resnet18", "--vram", "50%", "--forwards", "1000")
+			cmd := p.command(t.Context(), "run", net, "--vram", "50%", "--forwards", "100000")
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}

@@ -144,8 +144,8 @@ func TestAModelIsRecordedAndPlanned(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	folder := t.TempDir()
-	ran := p.json("run", "torchvision:resnet18", "--size", "64x64", "--device", "sim", "--vram", "50%", "--forwards", "2")
-	out := p.run("plan", "torchvision:resnet18", "--size", "64x64", "--device", "sim", "--vram", "50%", "--json")
+	ran := p.json("run", net, "--device", "sim", "--vram", "50%", "--forwards", "2")
+	out := p.run("plan", net, "--device", "sim", "--vram", "50%", "--json")
 	var got answer
 	if err := json.Unmarshal([]byte(out.stdout), &got); err != nil || out.code != 0 {
 		t.Fatalf("exit code %d, %v: %s", out.code, err, out.stderr)
@@ -169,7 +169,7 @@ func TestAModelIsRecordedAndPlanned(t *testing.T) {
 func TestAutoKnowsWhatTheCPUTakes(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	mixed := p.plan("torchvision:resnet18", "--size", "64x64", "--device", "sim", "--vram", "30%", "--mode", "auto")
+	mixed := p.plan(net, "--device", "sim", "--vram", "30%", "--mode", "auto")
 	onCPU := 0
 	for _, page := range mixed.Pages {
 		if page.Placement == "cpu" {
@@ -205,6 +205,6 @@ func TestPlanTellsWhatIsWrong(t *testing.T) {
 			t.Errorf("exit code %d, stdout %q, stderr %q, want %q", out.code, out.stdout, out.stderr, want)
 		}
 	}
-	p.fails(2, []string{"where it runs as it is"}, "plan", "torchvision:resnet18", "--vram", "50%", "--device", "cpu", "--size", "64x64")
+	p.fails(2, []string{"where it runs as it is"}, "plan", net, "--vram", "50%", "--device", "cpu")
 	p.fails(2, []string{"is a script"}, "plan", write(t, "script.py", script), "--vram", "50%")
 }

@@ -19,7 +19,7 @@ func TestARunIsDrawn(t *testing.T) {
 			p := newPlace(t)
 			folder := t.TempDir()
 			trace := filepath.Join(folder, "trace.json")
-			out := p.run("run", "torchvision:resnet18", "--size", "64x64", "--mode", mode, "--vram", "40%", "--json", "--trace", trace)
+			out := p.run("run", net, "--mode", mode, "--vram", "40%", "--json", "--trace", trace)
 			if out.code != 0 {
 				t.Fatalf("exit code %d: %s", out.code, out.stderr)
 			}
@@ -34,7 +34,7 @@ func TestARunIsDrawn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, word := range append(want, "torchvision:resnet18", "simulated", "bit for bit") {
+			for _, word := range append(want, net, "simulated", "bit for bit") {
 				if !strings.Contains(string(page), word) {
 					t.Errorf("the page says nothing of %q", word)
 				}

@@ -57,7 +57,7 @@ func TestResNetIsChunkedWithinAQuarterOfItsWeights(t *testing.T) {
 func TestResNetIsPagedAndLeftToTheCPUInPart(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	args := []string{"run", "torchvision:resnet18", "--device", "sim:rtx3060", "--vram", "25%", "--forwards", "32", "--mode"}
+	args := []string{"run", net, "--device", "sim:rtx3060", "--vram", "25%", "--forwards", "32", "--mode"}
 	paged, mixed := p.json(append(args, "page")...), p.json(append(args, "auto")...)
 	withinBudget(t, mixed)
 	if mixed.CPUPages == 0 || mixed.StreamedPages == 0 || mixed.ResidentPages == 0 {
@@ -87,12 +87,14 @@ func TestSentencesAreComparedWithRealWeights(t *testing.T) {
 }
 
 func TestSimulatedTimesAreTheSameInEveryRun(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"page", "chunk"} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			p := newPlace(t)
 			var first run
-			for i := range 3 {
-				out := p.run("run", "torchvision:resnet18", "--device", "sim:rtx4090", "--mode", mode, "--vram", "30%",
+			for i := range 2 {
+				out := p.run("run", net, "--device", "sim:rtx4090", "--mode", mode, "--vram", "30%",
 					"--forwards", "8", "--json")
 				if out.code != 0 {
 					t.Fatalf("exit code %d: %s", out.code, out.stderr)
@@ -113,7 +115,7 @@ func TestSimulatedTimesAreTheSameInEveryRun(t *testing.T) {
 func TestBytesOnTheCardHoldActivationsToo(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	got := p.json("run", "torchvision:resnet18", "--vram", "24MiB", "--device", "sim")
+	got := p.json("run", net, "--vram", "24MiB", "--device", "sim")
 	withinBudget(t, got)
 	if got.DevicePeakBytes > 24<<20 {
 		t.Errorf("device peak %d is above the 24 MiB that were given", got.DevicePeakBytes)
@@ -123,8 +125,8 @@ func TestBytesOnTheCardHoldActivationsToo(t *testing.T) {
 func TestMaxLayerSizeCountsParameters(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	fine := p.json("run", "torchvision:resnet18", "--vram", "70%", "--max-layer-size", "1")
-	coarse := p.json("run", "torchvision:resnet18", "--vram", "70%", "--max-layer-size", "3000000")
+	fine := p.json("run", net, "--vram", "70%", "--max-layer-size", "1")
+	coarse := p.json("run", net, "--vram", "70%", "--max-layer-size", "3000000")
 	withinBudget(t, fine)
 	withinBudget(t, coarse)
 	if fine.Pages <= coarse.Pages {
@@ -135,7 +137,7 @@ func TestMaxLayerSizeCountsParameters(t *testing.T) {
 func TestOnTheCPUTheModelRunsAsItIs(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	got := p.json("run", "torchvision:resnet18", "--device", "cpu", "--size", "64x64")
+	got := p.json("run", net, "--device", "cpu")
 	if got.Equal == nil || !*got.Equal || got.Device != "cpu" || got.Simulated {
 		t.Errorf("got %+v", got)
 	}
@@ -222,6 +224,6 @@ func TestABareScriptStartsAControllerOfItsOwn(t *testing.T) {
 func TestADeviceInAPackageOfItsOwnIsImportedFirst(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	got := p.json("run", "torchvision:resnet18", "--size", "64x64", "--import", "simgpu", "--device", "simgpu", "--vram", "50%")
+	got := p.json("run", net, "--import", "simgpu", "--device", "simgpu", "--vram", "50%")
 	withinBudget(t, got)
 }
