@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 import models
 import optimem
 from ctrl_c import TimeLimit, _leaves_a_block, stack
+from optimem.seams.undo import Undo
 from optimem.seams.whole import Whole
 from same import bits
 
@@ -325,3 +326,22 @@ def test_after_ctrl_c_another_thread_may_go_on(card: torch.device, slow_cpu: Non
         optimem.page(stack(4), card, vram="60%")(x)
     assert not modes()
     assert torch.is_autocast_cache_enabled()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeLimit])
+def test_a_step_of_the_undo_list_that_is_cut_short_is_run_again(error: type[BaseException]) -> None:
+    done: list[str] = []
+
+    def cut_short_once() -> None:
+        done.append("begun")
+        if done.count("begun") == 1:
+            raise error
+        done.append("ended")
+
+    undo = Undo()
+    for step in (lambda: done.append("last"), cut_short_once, lambda: done.append("first")):
+        undo.add(step)
+    with pytest.raises(error):
+        undo.run()
+    undo.run()
+    assert done == ["first", "begun", "begun", "ended", "last"]
