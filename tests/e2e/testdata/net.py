@@ -1,5 +1,7 @@
 """A residual network of 11 million parameters. Importing torchvision takes longer than all that is tried with it."""
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -23,7 +25,7 @@ class Block(nn.Module):
 def make() -> tuple[nn.Module, torch.Tensor]:
     """Return the network and an input, shape (1, 3, 64, 64)."""
     widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
-    blocks = [Block(taken, made, made // taken) for taken, made in zip(widths, widths[1:], strict=False)]
+    blocks = [Block(taken, made, made // taken) for taken, made in itertools.pairwise(widths)]
     stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), nn.MaxPool2d(3, 2, 1))
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
     return nn.Sequential(stem, *blocks, head), torch.randn(1, 3, 64, 64)
