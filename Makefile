@@ -16,10 +16,11 @@ VENV := .venv$(if $(TORCH),-torch$(TORCH))
 export CGO_CFLAGS ?= -O2 -Wno-deprecated-declarations
 LESS := $(if $(TORCH),OPTIMEM_EXAMPLES=0.5)  # of property tests, the second time over
 # Tests in which torch does nothing that another version of it could do otherwise: once is enough.
-ONCE := $(addprefix tests/worker/test_,calibrations.py channel.py contact.py curriculum.py documents.py placements.py \
-	planner.py private.py protocol.py ring.py rooms.py session.py) $(addprefix simgpu/tests/test_,check.py nvml.py profile.py)
+ONCE := $(addprefix tests/worker/test_,calibrations.py channel.py contact.py curriculum.py documents.py forks.py \
+	placements.py plan.py planner.py private.py protocol.py ring.py rooms.py session.py) \
+	$(addprefix simgpu/tests/test_,check.py nvml.py profile.py shared_card.py)
 APART := $(if $(TORCH),$(addprefix --ignore=,$(ONCE)))
-SOME := $(if $(TORCH),-run 'ResNet|Sentences|Person')  # what compares results
+SOME := $(if $(TORCH),-run 'Sentences|Person|LeftToTheCPU')  # what compares results
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 

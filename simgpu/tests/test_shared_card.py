@@ -57,7 +57,7 @@ def test_kills_at_random_moments_leave_the_sums_right(card: World) -> None:
     chance = random.Random(4)
     with Neighbour(card.name) as survivor:
         assert survivor.ask("reserve", GIB)
-        for _ in range(50):
+        for _ in range(20):
             churning = [Neighbour(card.name) for _ in range(4)]
             for one in churning:
                 one.ask("churn", 2 * GIB)

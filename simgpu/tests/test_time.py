@@ -219,7 +219,7 @@ def test_a_stream_that_waits_does_not_hold_up_another() -> None:
     begin = simgpu.now_ns()
     late = torch.Event(device="simgpu")
     with torch.Stream(device="simgpu") as copies:
-        torch.empty(250 * MIB, device="simgpu").copy_(torch.empty(250 * MIB, pin_memory=True), non_blocking=True)
+        torch.empty(25 * MIB, device="simgpu").copy_(torch.empty(25 * MIB, pin_memory=True), non_blocking=True)
         late.record(copies)
     slow.wait_event(late)
     with slow:
@@ -229,7 +229,7 @@ def test_a_stream_that_waits_does_not_hold_up_another() -> None:
     quick.synchronize()
     assert simgpu.now_ns() - begin < 2_000_000
     slow.synchronize()
-    assert simgpu.now_ns() - begin > transfer(1000 * MIB)
+    assert simgpu.now_ns() - begin > transfer(100 * MIB)
 
 
 def test_one_compute_engine() -> None:
@@ -411,9 +411,12 @@ def toy_run(code: str, **environment: str) -> str:
 
 def test_three_processes_tell_the_same_times() -> None:
     code = """
-import torch, torchvision, simgpu
+import torch, simgpu
+from torch import nn
 torch.manual_seed(0)
-model = torchvision.models.resnet18().eval().to("simgpu")
+body = [nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3)]
+head = [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(1024, 1000), nn.Softmax(1)]
+model = nn.Sequential(*body, *head).eval().to("simgpu")
 with torch.inference_mode():
     for side in (64, 96):
         model(torch.randn(1, 3, side, side).to("simgpu", non_blocking=True)).sum().item()

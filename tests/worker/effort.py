@@ -10,6 +10,9 @@ from hypothesis import HealthCheck, settings
 _TIMES = float(os.environ.get("OPTIMEM_EXAMPLES", "1"))
 
 
+LESS = _TIMES < 1  # the second torch: what is tried in one of two ways takes the other one
+
+
 def tries(count: int) -> int:
     """Return how often to try what is tried `count` times in the usual suite."""
     return max(1, round(count * _TIMES))

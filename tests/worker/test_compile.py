@@ -14,6 +14,7 @@ from torch._dynamo.utils import counters
 
 import models
 import optimem
+from effort import LESS
 from optimem.wire.protocol import Shrink
 from same import bits
 from test_traps import ATTACH, made, said
@@ -131,8 +132,9 @@ def test_any_order_gives_the_bits_of_the_plain_model(
         assert bits(optimem.detach(model)(x)) == expected
 
 
-@pytest.mark.parametrize("mode", ATTACH)
-@pytest.mark.parametrize("trap", models.TRAPS)
+@pytest.mark.parametrize(
+    ("trap", "mode"), [(trap, list(ATTACH)[(index + LESS) % len(ATTACH)]) for index, trap in enumerate(models.TRAPS)]
+)
 def test_what_trips_pagers_does_not_when_compiled(card: torch.device, trap: str, mode: str) -> None:
     with torch.no_grad():
         plain, args, kwargs = made(trap)
@@ -157,11 +159,10 @@ def paged_outputs(trap: str, mode: str, vram: str, card: torch.device) -> list[A
     return [said(call(*args, **kwargs)) for _ in range(6)]
 
 
-@pytest.mark.parametrize("mode", ATTACH)
-@pytest.mark.parametrize("vram", ["25%", "75%"])
+@pytest.mark.parametrize(("mode", "vram"), [("page", "25%"), ("page", "75%"), ("chunk", "50%")])
 def test_a_steady_forward_makes_no_graph(card: torch.device, vram: str, mode: str) -> None:
     with torch.no_grad():
-        call = torch.compile(ATTACH[mode](blocks(12), card, vram=vram), backend="eager")
+        call = torch.compile(ATTACH[mode](blocks(8), card, vram=vram), backend="eager")
         for _ in range(24):  # times are taken under at most four plans, each of which makes graphs again
             call(models.rows())
         counters.clear()
