@@ -118,6 +118,16 @@ def test_the_first_forward_under_a_new_recording_is_watched_and_every_one_that_i
     assert lesson(curriculum, "") is Lesson.WATCH
 
 
+def test_calls_whose_recording_was_refused_are_watched_until_one_is_planned() -> None:
+    curriculum, agreed = Curriculum(), Facts(agreed=True)
+    curriculum.take(Learnt(), "encoder", NONE)
+    curriculum.watched()
+    curriculum.take(Refused(), "decoder", agreed)
+    assert [lesson(curriculum, path) for path in ("encoder", "decoder")] == [Lesson.FOLLOW, Lesson.WATCH]
+    curriculum.take(Learnt(), "decoder", agreed)
+    assert lesson(curriculum, "decoder") is Lesson.FOLLOW
+
+
 def test_without_a_plan_every_call_is_recorded_wherever_it_begins() -> None:
     curriculum = Curriculum()
     curriculum.record_next("encoder")

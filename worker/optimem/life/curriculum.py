@@ -67,6 +67,7 @@ class Curriculum:
     def __init__(self) -> None:
         self.state = State.LEARNING
         self._entrances: set[str] = set()  # where calls begin that are to be recorded; empty: anywhere
+        self._unplanned: set[str] = set()  # where calls begin for whose recording no plan could be made
         self._recordings = 0
         self._timings = 0
         self._watched = False  # a forward under the latest recording's plan was watched
@@ -83,16 +84,21 @@ class Curriculum:
 
     def lesson(self, path: str, *, agreed: bool, watch: bool) -> Lesson:
         """Return the kind of a call that begins at `path`. `agreed`: a plan of a recorded forward is in force; `watch`:
-        every planned forward is to be watched, not only the first."""
+        every planned forward is to be watched, not only the first. Nor does the plan in force foresee what a call reads for
+        whose recording none could be made."""
         if not agreed or (self.state is State.LEARNING and (not self._entrances or path in self._entrances)):
             return Lesson.RECORD
         if self.state is State.WEIGHING:
             return Lesson.WEIGH
-        return Lesson.WATCH if watch or not self._watched else Lesson.FOLLOW
+        return Lesson.WATCH if watch or not self._watched or path in self._unplanned else Lesson.FOLLOW
 
     def take(self, outcome: Outcome, path: str, facts: Facts) -> State:
         """Move on after a call that began at `path`. Return the new state."""
         self.state = following(self.state, outcome, facts)
+        if isinstance(outcome, Refused):
+            self._unplanned.add(path)
+        elif isinstance(outcome, Learnt):
+            self._unplanned.discard(path)
         if isinstance(outcome, (Strayed, Failed)) and facts.agreed and facts.again:
             self._entrances.add(path)
         return self.state
