@@ -175,6 +175,40 @@ class Tokens(nn.Module):
         return self.features(x).sum(-1)
 
 
+class Positions(nn.Module):
+    """Makes tensors where its weight is, from numbers alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, count: int) -> torch.Tensor:
+        return self.linear(torch.arange(count * WIDTH, device=self.linear.weight.device).view(count, WIDTH) / WIDTH)
+
+
+class Placed(Tokens):
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = Positions()
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return super().features(self.embed(x) + self.positions(x.shape[1]))
+
+
+@pytest.mark.trap(41)
+@every_mode
+@pytest.mark.parametrize("place", ["cpu", "simgpu"])
+def test_parts_that_are_called_without_tensors_answer_where_the_others_do(card: torch.device, mode: str, place: str) -> None:
+    plain, x = Placed().eval(), models.rows(2, 2, WIDTH)
+    model = MODES[mode](copy.deepcopy(plain), device=card, vram="60%")
+    for _ in range(4):
+        assert bits(model(x)) == bits(plain(x))
+        parts = [model.embed(x.to(place)), model.positions(x.shape[1])]
+        assert bits(parts[0] + parts[1]) == bits(plain.embed(x) + plain.positions(x.shape[1]))
+        if place == "cpu":
+            assert bits(model.features(x)) == bits(plain.features(x))
+
+
 @pytest.mark.trap(41)
 @every_mode
 def test_methods_read_weights_of_the_model_itself_cold_and_warm(card: torch.device, mode: str) -> None:

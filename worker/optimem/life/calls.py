@@ -79,10 +79,18 @@ class Call:
             tied.parameters.freeze()
         if tied.shape.new_buffers():
             tied.engine.place_fixed()
-        self._from_cpu = bool(self.entry.path) and {tensor.device for tensor in moving.tensors((args, kwargs))} == {CPU}
+        if self.entry.path:
+            self._from_cpu = self._comes_from_cpu({tensor.device for tensor in moving.tensors((args, kwargs))})
         way = None if self.place == CPU else tied.card.device.bring
         args, kwargs = self.entry.loan.bring((args, kwargs), self.place, way)
         return args, kwargs
+
+    def _comes_from_cpu(self, places: set[torch.device]) -> bool:
+        """Tell whether a part is called with data at `places` by one who keeps data on the CPU. Without any, what the latest
+        part was called with tells."""
+        if places:
+            self.tied.parts_from_cpu = places == {CPU}
+        return self.tied.parts_from_cpu
 
     def begin(self, args: Any, kwargs: Any) -> None:
         """Begin with arguments that were brought."""

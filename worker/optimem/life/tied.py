@@ -77,6 +77,7 @@ class Tied:
         self._mode = mode
         self.known: Known = {}  # readers of earlier recordings
         self.written = False  # callers have written to weights, or say so
+        self.parts_from_cpu = True  # the latest part was called with data on the CPU
         self._put: Looks = []  # parameters with what callers have put in their place, to be left there
         self.shape = Shape(model)
         self.everywhere = Everywhere()
